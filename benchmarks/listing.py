@@ -1,6 +1,8 @@
 """Measure lists with filters, sort and totals in the store among many jobs.
 
-python benchmarks/listing.py [JOBS]   (default 100,000; a home of its own, removed afterwards)
+python benchmarks/listing.py [JOBS ...]   (default 100,000; homes of their own, removed afterwards)
+
+`python benchmarks/listing.py 10000 1000000` shows what grows with the number of jobs.
 """
 
 from __future__ import annotations
@@ -10,13 +12,16 @@ import random
 import sys
 import tempfile
 import time
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from attrs import evolve
 
 from crystalmath.jobs.changes import Change
 from crystalmath.quacc.runner import JobState, generate_job_id
 from crystalmath.quacc.store import JobStore, NewJob
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
 
 _METALS = ("Cu", "Al", "Ag", "Au", "Ni", "Pd", "Pt", "Fe", "Ti")
 _ASKED: dict[str, dict[str, Any]] = {
@@ -41,30 +46,64 @@ _ASKED: dict[str, dict[str, Any]] = {
 }
 
 
-def main(count: int) -> None:
-    """Fill a store, and print what ten lists of 50 jobs with totals take, the median in ms.
+def main(counts: Sequence[int]) -> None:
+    """Print the median of ten lists of 50 jobs, of their totals, and of other reads, in ms.
 
-    At first after a change, which counts the totals anew, and again, when nothing has happened.
+    Totals are counted at first after a change, and again, when nothing has happened. With several
+    numbers of jobs the last column is the ratio of the last one to the first one.
     """
+    by_count = [_measured(count) for count in counts]
+    print("".join(f"{count:>10}" for count in counts), "    ratio")
+    for name in by_count[0]:
+        spent = [one[name] for one in by_count]
+        ratio = spent[-1] / max(spent[0], 1e-6)
+        print("".join(f"{one * 1e3:10.1f}" for one in spent), f"{ratio:9.1f}  {name}")
+
+
+def _measured(count: int) -> dict[str, float]:
+    figures: dict[str, float] = {}
     with tempfile.TemporaryDirectory() as home, JobStore(f"sqlite:///{home}/jobs.sqlite") as store:
+        begun = time.time()
         _fill(store, count)
         chance = random.Random(2)
+        store.list(limit=1, elements=["Cu"])  # the first one imports the elements
+        for name, filters in _ASKED.items():
+            figures[f"the first totals, filtered by {name}"] = _spent(store.totals, **filters)
         for sort in (None, "-created_at", "energy_ev", "energy_per_atom_ev", "name"):
             for name, filters in _ASKED.items():
-                first, again = [], []
+                pages, first, again = [], [], []
                 for _ in range(10):
                     store.insert([_job(chance)])
-                    first.append(_list(store, sort, filters))
-                    again.append(_list(store, sort, filters))
-                spent = f"{sorted(first)[5] * 1e3:7.1f} {sorted(again)[5] * 1e3:7.1f}"
-                print(f"{spent} ms  sorted by {sort}, filtered by {name}")
+                    pages.append(_spent(_list, store, sort, filters))
+                    first.append(_spent(store.totals, **filters))
+                    again.append(_spent(store.totals, **filters))
+                figures[f"a page sorted by {sort}, filtered by {name}"] = sorted(pages)[5]
+                if sort is None:
+                    figures[f"totals, filtered by {name}"] = sorted(first)[5]
+                    figures[f"the same totals, filtered by {name}"] = sorted(again)[5]
+        jobs = [_job(chance) for _ in range(1000)]
+        figures["1,000 submissions"] = _spent(store.insert, jobs)
+        figures["1,000 ends"] = _spent(store.apply, [_ended(job, chance) for job in jobs])
+        figures["the last jobs to fail"] = _spent(store.failures, 10)
+        period = {"start": begun, "end": begun + 1.0, "bucket_s": 1.0}
+        figures["rates of the first second"] = _spent(
+            store.counts, [JobState.COMPLETED, JobState.FAILED], **period
+        )
+        figures["counts and errors"] = _spent(store.summary)
+        figures["facets"] = _spent(store.facets)
+        store.insert([_job(chance)])
+        figures["facets after a submission"] = _spent(store.facets)
+    return figures
 
 
-def _list(store: JobStore, sort: str | None, filters: dict[str, Any]) -> float:
+def _list(store: JobStore, sort: str | None, filters: dict[str, Any]) -> None:
+    store.steps([job.job_id for job in store.list(limit=50, sort=sort, **filters)])
+
+
+def _spent(read: Callable[..., object], *args: Any, **kwargs: Any) -> float:
     # CPU time alone, so that other work of the machine is not measured.
     begun = time.process_time()
-    store.steps([job.job_id for job in store.list(limit=50, sort=sort, **filters)])
-    store.totals(**filters)
+    read(*args, **kwargs)
     return time.process_time() - begun
 
 
@@ -115,4 +154,4 @@ def _ended(job: NewJob, chance: random.Random) -> Change:
 
 if __name__ == "__main__":
     os.nice(10)
-    main(int(sys.argv[1]) if len(sys.argv) > 1 else 100_000)
+    main([int(count) for count in sys.argv[1:]] or [100_000])

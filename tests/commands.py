@@ -86,7 +86,15 @@ def finish(process):
 def run_here(captured, *arguments):
     """Run a command in this process, whose output is captured as bytes."""
     captured.readouterr()
-    with pytest.raises(SystemExit) as left:
-        main([str(argument) for argument in arguments])
+    # `--on` and `--home` set variables for the rest of the process.
+    names = ("CRYSTALMATH_ON", "CRYSTALMATH_HOME")
+    before = {name: os.environ[name] for name in names if name in os.environ}
+    try:
+        with pytest.raises(SystemExit) as left:
+            main([str(argument) for argument in arguments])
+    finally:
+        for name in names:
+            os.environ.pop(name, None)
+        os.environ |= before
     out, err = captured.readouterr()
     return Answer(left.value.code, out.decode(), err.decode())

@@ -16,6 +16,8 @@ import pytest
 LAB = Path(__file__).parent / "lab"
 #: A file with a structure.
 AL = str(Path(__file__).parents[1] / "examples/Al.poscar")
+#: An id that no job has.
+NOBODY = "00000000-0000-4000-8000-000000000000"
 #: First on the path of a Python, it has it find no quacc.
 LIGHT = Path(__file__).parent / "light"
 #: What `config.toml` says where a test shares its worker with others.

@@ -39,6 +39,7 @@ LAYERS = [
     ["crystalmath.__main__"],
     ["crystalmath.cli", "crystalmath.testing"],
     ["crystalmath.client"],
+    ["crystalmath.remotes"],
     ["crystalmath.server"],
     ["crystalmath.archive"],
     ["crystalmath.service"],
@@ -67,6 +68,7 @@ LAYERS = [
         "crystalmath._storage",
         "crystalmath.errors",
         "crystalmath.flow",
+        "crystalmath.batch",
         "crystalmath.processes",
         "crystalmath",
     ],
@@ -174,7 +176,7 @@ def test_a_file_name_says_what_is_inside_and_occurs_once() -> None:
 
 def test_at_the_top_stands_only_what_outsiders_import() -> None:
     top = {path.name for path in (SOURCE / "crystalmath").glob("*.py")}
-    public = {"hookspecs.py", "errors.py", "config.py", "flow.py", "processes.py"}
+    public = {"batch.py", "hookspecs.py", "errors.py", "config.py", "flow.py", "processes.py"}
     own = {"_permissions.py", "_storage.py"}
     assert top == public | {"__init__.py", "__main__.py", *own}
 
@@ -248,3 +250,11 @@ def test_imports_of_no_distribution_go_round_in_a_circle() -> None:
     assert {"crystalmath", "crystalmath_web", "crystalmath_mcp", "crystalmath_top"} <= packages
     assert engines <= packages
     TopologicalSorter(graph).prepare()
+
+
+def test_the_page_lists_all_rooms_from_top_to_bottom() -> None:
+    page = (ROOT / "docs/architecture.md").read_text(encoding="utf-8")
+    rooms = re.findall(r"^\| `(\w+)/` \|", page, re.MULTILINE)
+    assert sorted(rooms) == sorted(file.parent.name for file in SOURCE.glob("*/*/__init__.py"))
+    ranks = [RANK[f"crystalmath.{room}"] for room in rooms]
+    assert ranks == sorted(ranks)

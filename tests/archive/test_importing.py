@@ -160,7 +160,7 @@ def test_a_script_of_a_flow_has_what_is_other_for_its_steps(relaxed, client):
         if isinstance(node, ast.Assign) and getattr(node.targets[0], "id", "") == "parameters"
     )
     assert told == {"job_params": {"relax_job": {"opt_params": {"max_steps": 100, "fmax": 0.1}}}}
-    with pytest.raises(InvalidJob, match=r"other for some of its steps \(relax_\*\)"):
+    with pytest.raises(InvalidJob, match=r"the changed terms of some steps \(relax_\*\)"):
         script({"relax_*": changed}, before)
 
 
@@ -647,7 +647,7 @@ OUTCOMES = {
     "an edited summary": (edited(b'"energy_ev": ', b'"energy_ev": 9'), "its digest differs"),
     "another summary": (
         lambda data: with_result(data, lambda _, told: told["summary"].update(energy_ev=-999.0)),
-        "the summary of job .* is another one",
+        "the summary of job .* differs",
     ),
     "another end": (
         of_outcome(state="failed", error="x"),

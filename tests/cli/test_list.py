@@ -51,9 +51,9 @@ def test_ids_and_swept_values_are_whole_in_a_narrow_line(monkeypatch, columns, e
     monkeypatch.setenv("COLUMNS", str(columns))
     same = ("completed", "emt.core.relax_job", engine, *[""] * 4, "-1234.5678", "", "12 min")
     rows = [
-        ("POSCAR opt_params.fmax=0.1", *same, "338c1a2b", ""),
-        ("POSCAR opt_params.fmax=0.01", *same, "7d0e11aa", ""),
-        ("slab", "failed", "lab_recipes.value", "local", *[""] * 6, "1 d", "91ae6abe", ""),
+        ("", "POSCAR opt_params.fmax=0.1", *same, "338c1a2b", ""),
+        ("", "POSCAR opt_params.fmax=0.01", *same, "7d0e11aa", ""),
+        ("", "slab", "failed", "lab_recipes.value", "local", *[""] * 6, "1 d", "91ae6abe", ""),
     ]
     cells = dict(zip(job_table._COLUMNS, zip(*rows, strict=True), strict=True))
     for optional in job_table._OPTIONAL:  # as where no job has any

@@ -18,7 +18,7 @@ import pytest
 from ase.build import bulk
 from ase.constraints import FixAtoms
 
-from conftest import eventually, eventually_in_loop
+from conftest import NOBODY, eventually, eventually_in_loop
 from crystalmath import build_version
 from crystalmath.client import Job, JobFailed, JobFuture, Submission, SubmissionWarning
 from crystalmath.client import request as request_module
@@ -34,7 +34,6 @@ from crystalmath.quacc import JobState
 pytestmark = pytest.mark.server
 
 AL = bulk("Al", a=4.0, cubic=True)
-NOBODY = "00000000-0000-4000-8000-000000000000"
 LONG = 120
 
 

@@ -239,7 +239,32 @@ class SlurmCluster:
         while self.queue() and time.monotonic() < deadline:
             time.sleep(0.2)
         # "invalid node state" is what it says of one that is well.
-        self.run("scontrol", "update", "nodename=node[1-2]", "state=resume", check=False)
+        self.resume(check=False)
+        self.wait_for_nodes()
+
+    def drain(self):
+        """Have no node take jobs until `resume`."""
+        self.run("scontrol", "update", "nodename=node[1-2]", "state=drain", "reason=test")
+
+    def resume(self, *, check=True):
+        self.run("scontrol", "update", "nodename=node[1-2]", "state=resume", check=check)
+
+    def start_munge(self):
+        """Start what identifies users, once it has been ended."""
+        folder = self.folder / "munge"
+        files = [f"--{name}-file={folder / name}" for name in ("key", "pid", "seed", "log")]
+        self.run("munged", "--force", f"--socket={folder / 'socket'}", *files)
+
+    def lose_state(self):
+        """Have the controller begin anew, with job 1, as after the loss of its disk."""
+        self.run("pkill", "slurmctld")
+        deadline = time.monotonic() + START_S
+        while self.run("pgrep", "slurmctld", check=False).returncode != 1:
+            assert time.monotonic() < deadline, "the controller does not end"
+            time.sleep(0.02)
+        self.run("sh", "-c", f"rm -rf {self.folder}/state/*")
+        # As its console has it: the first process of the host collects it.
+        self.run("sh", "-c", "setsid slurmctld -D >/dev/null 2>&1 </dev/null &")
         self.wait_for_nodes()
 
     def command(self, *command, on=LOGIN, cwd=None):
@@ -268,6 +293,14 @@ class SlurmCluster:
     def queue(self):
         """List the ids of the jobs that Slurm has and that have not ended."""
         return self.run("squeue", "--noheader", "--format=%i").stdout.split()
+
+    def sleeping(self, seconds):
+        """List the programs on each node that sleep for so long; neither `srun` nor a shell."""
+        end = f"/sleep {seconds}"
+        return [
+            [command for command in self.processes(node).values() if command.endswith(end)]
+            for node in NODES
+        ]
 
     def node_states(self):
         """Tell each node's state in Slurm's words, as ``{"node1": "idle"}``."""

@@ -1,20 +1,14 @@
 """Hosts that see nothing of each other but the home: nodes that fall silent."""
 
-import json
-import sys
 import time
-from pathlib import Path
 
 import pytest
 
-from conftest import LAB, eventually
+from cluster.shared_home import LEASE_S, SharedHome
+from conftest import eventually
 
 pytest.importorskip("psij")
 
-COMMAND = (sys.executable, "-m", "crystalmath")
-AL = Path(__file__).parents[2] / "examples/Al.poscar"
-#: Long enough for a beat in half of it, also where many share two cores, in seconds.
-LEASE_S = 30
 CONFIGURATION = """
 [jobs]
 lease_s = {lease_s}
@@ -31,60 +25,35 @@ max_blocks = 1
 """
 
 
-class Home:
-    """Commands of a home that all hosts see."""
+class Jobs(SharedHome):
+    """Jobs that note their beginnings and ends in files of the home."""
 
-    def __init__(self, slurm, path, lease_s=LEASE_S):
-        self.slurm = slurm
-        (path / "config.toml").write_text(CONFIGURATION.format(lease_s=lease_s), encoding="ascii")
-        self.environment = {"CRYSTALMATH_RECIPES": "lab_recipes", "PYTHONPATH": str(LAB)}
-        self.notes = path / "notes"
+    @property
+    def notes(self):
+        return self.home / "notes"
 
-    def run(self, *arguments, check=True):
-        done = self.slurm.run(
-            *COMMAND, *arguments, "--json", env=self.environment, check=check, timeout=300
-        )
-        return json.loads(done.stdout)
-
-    def submit(self, cluster, seconds, notes=None):
-        told = (
-            f"--param=path={json.dumps(str(notes or self.notes))}",
-            f"--param=seconds={seconds}",
-        )
-        return self.run("submit", "lab_recipes.alone", str(AL), f"--cluster={cluster}", *told)[
-            "job_id"
-        ]
+    def alone(self, cluster, seconds, notes=None):
+        path = str(notes or self.notes)
+        return self.submit("alone", cluster=cluster, path=path, seconds=seconds)
 
     def running(self, cluster, seconds):
         """Submit a job, and give it and the node that it runs on."""
-        job = self.submit(cluster, seconds)
-        eventually(lambda: self.status(job)["status"] == "running" and self.notes.exists(), 300)
+        job = self.alone(cluster, seconds)
+        eventually(lambda: self.state(job) == "running" and self.notes.exists(), 300)
         return job, self.slurm.run("squeue", "--noheader", "--format=%N").stdout.strip()
-
-    def status(self, job):
-        return self.run("status", job, check=False)
 
     def ended(self, job):
         """Wait for the end of a job; return it, and what was noted of its attempts."""
-        states = {"completed", "failed", "cancelled"}
-        eventually(lambda: self.status(job)["status"] in states, 600)
-        return self.status(job), self.notes.read_text().split() if self.notes.exists() else []
-
-    def left(self):
-        """Name what is left of jobs, on any host."""
-        found = [f"allocation {each}" for each in self.slurm.queue()]
-        for host in self.slurm.hosts:
-            commands = self.slurm.processes(host).values()
-            found += [f"{host}: {each}" for each in commands if "crystalmath" in each]
-        return found
+        status = self.reached(job, timeout=600)
+        return status, self.notes.read_text().split() if self.notes.exists() else []
 
 
 @pytest.fixture
-def shared(request, slurm, home):
-    made = Home(slurm, home, getattr(request, "param", LEASE_S))
-    yield made
-    slurm.run(*COMMAND, "stop", "--cancel", env=made.environment, check=False)
-    eventually(lambda: not made.left(), message="something is left over")
+def shared(request, slurm, home, with_quacc):
+    lease_s = getattr(request, "param", LEASE_S)
+    with Jobs(slurm, home, CONFIGURATION.format(lease_s=lease_s)) as shared:
+        yield shared
+    eventually(lambda: not shared.left(), message="something is left over")
 
 
 @pytest.mark.parametrize("cluster", ["psij", "parsl"])
@@ -114,7 +83,7 @@ def test_no_lease_is_waited_for_once_a_node_that_lost_its_power_has_booted(
     notes = {}
     for number in range(12):
         file = home / f"notes-{number}"
-        notes[shared.submit(("parsl", "psij")[number % 2], 20, file)] = file
+        notes[shared.alone(("parsl", "psij")[number % 2], 20, file)] = file
     eventually(lambda: len(begun(slurm)) == 2 and all(begun(slurm).values()), 120)
     eventually(lambda: sum(file.exists() for file in notes.values()) == 4, 120)
     pilot = next(node for node, jobs in begun(slurm).items() if "parsl" in " ".join(jobs))

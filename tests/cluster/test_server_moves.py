@@ -1,22 +1,15 @@
 """A server that has died is followed by one on another login node, which follows its jobs."""
 
-import json
-import os
 import subprocess
-import sys
-from pathlib import Path
 
 import pytest
 
+from cluster.shared_home import LEASE_S, SharedHome
 from cluster.slurm_cluster import LOGIN, LOGIN2
-from conftest import LAB, LIGHT, eventually
+from conftest import eventually
 
 pytest.importorskip("psij")
 
-COMMAND = (sys.executable, "-m", "crystalmath")
-AL = str(Path(__file__).parents[2] / "examples/Al.poscar")
-#: Long enough for a beat in half of it, also where many share two cores, in seconds.
-LEASE_S = 30
 CONFIGURATION = f"""
 [jobs]
 lease_s = {LEASE_S}
@@ -38,38 +31,26 @@ max_blocks = 2
 SCRIPT = "echo begin >> {notes}; until [ -e {go} ]; do sleep 0.1; done; echo end >> {notes}"
 
 
-class Hosts:
-    """Commands on both login nodes, with one home."""
+class Hosts(SharedHome):
+    """Jobs that the second login node submits, and files that they note their ends in."""
 
     def __init__(self, slurm, home):
-        self.slurm, self.home = slurm, home
-        (home / "config.toml").write_text(CONFIGURATION, encoding="ascii")
+        super().__init__(slurm, home, CONFIGURATION)
         self.notes = home / "notes"
         self.notes.mkdir()
         self.go = home / "go"
-        self.environment = {
-            "CRYSTALMATH_HOME": str(home),
-            "CRYSTALMATH_RECIPES": "lab_recipes",
-            "PYTHONPATH": os.pathsep.join([str(LIGHT), str(LAB)]),
-        }
 
-    def run(self, host, *arguments, check=True):
-        command = [*COMMAND, *arguments, "--json"]
-        done = self.slurm.run(*command, on=host, env=self.environment, check=check, timeout=300)
-        return json.loads(done.stdout)
-
-    def submit(self, cluster):
+    def noting(self, cluster):
         """Submit a job on the second login node, and give its key."""
         name = f"{cluster}-{len(list(self.notes.iterdir()))}"
         (self.notes / name).touch()
         command = ["sh", "-c", SCRIPT.format(notes=self.notes / name, go=self.go)]
-        told = (f"--param=command={json.dumps(command)}", f"--key={name}")
-        self.run(LOGIN2, "submit", "lab_recipes.run_command", AL, f"--cluster={cluster}", *told)
+        self.submit("run_command", f"--key={name}", cluster=cluster, on=LOGIN2, command=command)
         return name
 
     def begun(self, cluster, count):
         """Submit jobs, and wait until they have begun."""
-        names = [self.submit(cluster) for _ in range(count)]
+        names = [self.noting(cluster) for _ in range(count)]
         eventually(lambda: all((self.notes / name).read_text() for name in names), 300)
         return names
 
@@ -80,53 +61,26 @@ class Hosts:
         return [row[-1] for row in rows if row[0].startswith("parsl")]
 
     def jobs(self, host):
-        listed = self.run(host, "list")["jobs"]
+        listed = self.run("list", on=host)["jobs"]
         return {job["key"]: (job["status"], job["attempt"]) for job in listed}
-
-    def serve(self, host):
-        """Start a server as somebody does who has read that the other one is gone."""
-        return subprocess.Popen(
-            self.slurm.command(*COMMAND, "serve", on=host),
-            env=self.slurm.environment | self.environment,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-
-    def server(self):
-        """Return who serves the home; its name is being written for a moment."""
-        return json.loads((self.home / "server" / "lock").read_text() or '{"host": null}')
-
-    def left(self):
-        """Name what is left of jobs, on any host."""
-        found = [f"allocation {each}" for each in self.slurm.queue()]
-        for host in self.slurm.hosts:
-            commands = self.slurm.processes(host).values()
-            ours = ("crystalmath", "interchange", "process_worker_pool")
-            found += [f"{host}: {each}" for each in commands if any(word in each for word in ours)]
-        return found
 
 
 @pytest.fixture
-def hosts(slurm, home):
-    hosts = Hosts(slurm, home)
-    yield hosts
-    hosts.go.touch()
-    slurm.run(*COMMAND, "stop", "--cancel", env=hosts.environment, check=False)
-
-
-def kill_server(hosts):
-    hosts.slurm.run("kill", "-KILL", str(hosts.server()["pid"]), on=LOGIN2)
+def hosts(slurm, home, lab):
+    with Hosts(slurm, home) as hosts:
+        yield hosts
+        hosts.go.touch()
 
 
 def power_off(hosts):
     hosts.slurm.power_off(LOGIN2)
 
 
-@pytest.mark.parametrize("strike", [kill_server, power_off])
+@pytest.mark.parametrize("strike", [Hosts.kill_server, power_off])
 def test_jobs_of_a_dead_server_are_taken_over_on_another_host(hosts, strike):
     """Two of each engine run, and two wait; each runs to its end once, and as its first attempt."""
     names = [*hosts.begun("psij", 2), *hosts.begun("parsl", 2)]
-    names += [hosts.submit(cluster) for cluster in ("psij", "psij", "parsl", "parsl")]
+    names += [hosts.noting(cluster) for cluster in ("psij", "psij", "parsl", "parsl")]
     eventually(lambda: len(hosts.waiting_blocks()) == 1, 300)
     (block,) = hosts.waiting_blocks()
     assert hosts.server()["host"] == LOGIN2
@@ -134,7 +88,8 @@ def test_jobs_of_a_dead_server_are_taken_over_on_another_host(hosts, strike):
 
     # Who looks is answered at once, and told how another server comes.
     assert {state for state, _ in hosts.jobs(LOGIN).values()} == {"pending", "running"}
-    server = hosts.serve(LOGIN)
+    # As somebody does who has read that the other one is gone.
+    server = hosts.start("serve", stderr=subprocess.PIPE)
     said = server.stderr.readline()
     assert f"for {LEASE_S} s" in said, said
     eventually(lambda: hosts.server()["host"] == LOGIN)
@@ -149,6 +104,6 @@ def test_jobs_of_a_dead_server_are_taken_over_on_another_host(hosts, strike):
     assert {name: (hosts.notes / name).read_text() for name in names} == dict.fromkeys(
         names, "begin\nend\n"
     )
-    hosts.run(LOGIN, "stop")
+    hosts.text("stop")
     server.communicate(timeout=300)
     eventually(lambda: not hosts.left(), 300, "something is left over")

@@ -1,8 +1,11 @@
-"""The example's engine: the queue that its workers share."""
+"""The example's engine: the queue that its workers share, and what strangers see of it."""
 
+import contextlib
+import http.client
 import time
 from typing import Any
 
+import psutil
 import pytest
 from ase.build import bulk
 
@@ -48,3 +51,26 @@ def test_no_job_waits_behind_another_while_a_worker_is_free(submit):
     eventually(lambda: all(job.runs() for job in others))
     for job in others:
         job.let_go()
+
+
+def test_no_port_shows_pages_about_jobs(submit):
+    job = submit("job")
+    eventually(job.runs)
+    pages = {}
+    for port in ports():
+        for path in ("/json/counts.json", "/info/main/workers.html", "/metrics", "/health"):
+            connection = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
+            with contextlib.suppress(OSError, http.client.HTTPException):  # it takes TLS alone
+                connection.request("GET", path)
+                pages[port, path] = connection.getresponse().status
+            connection.close()
+    assert pages
+    assert set(pages.values()) == {404}
+    job.let_go()
+
+
+def ports():
+    """Return the ports on which the processes below this one listen."""
+    processes = psutil.Process().children(recursive=True)
+    sockets = [socket for process in processes for socket in process.net_connections("tcp")]
+    return {socket.laddr.port for socket in sockets if socket.status == psutil.CONN_LISTEN}

@@ -1,7 +1,8 @@
 """One life of an owner of an engine, under which processes are killed at random.
 
-``python tests/engines/random_kills.py ENGINE SEED [KILLS]`` runs one and tells what was
-wrong with it; `run` does so in a home of a test's own.
+``python tests/engines/random_kills.py ENGINE SEED [KILLS [batch]]`` runs one and tells what was
+wrong with it; `run` does so in a home of a test's own. With ``batch`` the recipe has a batched
+function.
 """
 
 from __future__ import annotations
@@ -50,18 +51,20 @@ END_S = 900.0
 LEAVE_S = 120.0
 
 
-def run(engine: str, seed: int, home: Path, kills: int = 25) -> dict[str, Any]:
+def run(
+    engine: str, seed: int, home: Path, kills: int = 25, *, batch: bool = False
+) -> dict[str, Any]:
     """Run one life; tell what happened, and what was wrong with it.
 
     With an odd seed the owner, too, is killed at the end, and another one takes its jobs over. The
     seed also says how many jobs may go into one attempt of the engine's: 1, 5 or 50.
     """
     mark = uuid.uuid4().hex
-    options = f"parcel = {(1, 5, 50)[seed % 3]}\n"
+    options = "" if batch else f"parcel = {(1, 5, 50)[seed % 3]}\n"
     (home / "config.toml").write_text(f"[engines.{engine}]\n{options}")
     (home / "notes").mkdir()
     try:
-        told = _life(home, mark, "live", engine, str(seed), str(kills))
+        told = _life(home, mark, "live", engine, str(seed), str(kills), "batch" * batch)
         left = _left(mark)
     finally:
         processes.end_processes(lambda: processes.marked(MARK, mark))
@@ -74,7 +77,7 @@ def _life(home: Path, mark: str, *arguments: str) -> dict[str, object]:
     environment = {
         **os.environ,
         "CRYSTALMATH_HOME": str(home),
-        "CRYSTALMATH_RECIPES": "lab_recipes",
+        "CRYSTALMATH_RECIPES": "lab_recipes,batch_recipes",
         "PYTHONPATH": os.pathsep.join(map(str, PATHS)),
         MARK: mark,
     }
@@ -114,12 +117,17 @@ def _wrong(jobs: dict[str, list[Any]], notes: dict[str, list[str]]) -> dict[str,
         "failed": {job: told for job, told in jobs.items() if told[0] == "failed" and told[3] < 2},
         "not run": [job for job, told in jobs.items() if told[0] == "completed" and not notes[job]],
         "twice": [job for job, said in notes.items() if said.count("end") > jobs[job][3]],
+        "wrong": {
+            job: told
+            for job, told in jobs.items()
+            if told[0] == "completed" and told[4] not in (None, 7 * int(job))
+        },
         "overlapping": [job for job, said in notes.items() if "overlap" in said],
     }
     return {what: which for what, which in found.items() if which}
 
 
-def live(engine: str, seed: int, kills: int) -> None:
+def live(engine: str, seed: int, kills: int, *, batch: bool) -> None:
     """Own jobs, and kill what runs them; write to standard output what became of them."""
     from ase.build import bulk
 
@@ -133,8 +141,15 @@ def live(engine: str, seed: int, kills: int) -> None:
         for _ in range(count):
             path = Path(os.environ["CRYSTALMATH_HOME"]) / "notes" / str(len(jobs))
             path.touch()
-            told = {"path": str(path), "seconds": chance.uniform(0.05, 1.5)}
-            jobs.append(runner.submit("lab_recipes.alone", bulk("Al"), "local", **told))
+            atoms = bulk("Al")
+            atoms.set_tags(len(jobs))
+            if batch:
+                recipe, told = "batch_recipes.alone_job", {"folder": str(path.parent)}
+                told["seconds"] = 1.0
+            else:
+                recipe, told = "lab_recipes.alone", {"path": str(path)}
+                told["seconds"] = chance.uniform(0.05, 1.5)
+            jobs.append(runner.submit(recipe, atoms, "local", **told))
 
     submit(4)
     killed = []
@@ -143,7 +158,8 @@ def live(engine: str, seed: int, kills: int) -> None:
         victims = _some(chance)
         killed += _kill(victims)
         if victims or not _victims():  # whoever has nothing to do starts nothing to kill
-            submit(chance.choice((0, 0, 1, 5)))  # several at once go into one attempt
+            # Several at once go into one attempt.
+            submit(chance.choice((0, 1, 5, 25) if batch else (0, 0, 1, 5)))
     if seed % 2:
         print(json.dumps({"seed": seed, "kills": killed, "jobs": jobs}), flush=True)
         _kill(
@@ -179,7 +195,8 @@ def _ends(runner: EngineRunner, jobs: Sequence[str]) -> dict[str, object]:
     for number, job in enumerate(jobs):
         result = runner.get_result(job) or {}
         error = str(result.get("error", ""))
-        told[str(number)] = [runner.get_status(job).value, error, job, _outcomes(job)]
+        state, value = runner.get_status(job).value, result.get("value")
+        told[str(number)] = [state, error, job, _outcomes(job), value]
     return {"jobs": told, "seconds": seconds}
 
 
@@ -228,12 +245,14 @@ def _command(pid: int) -> str:
 def main() -> None:
     """Run what the command line names."""
     if sys.argv[1] == "live":
-        return live(sys.argv[2], int(sys.argv[3]), int(sys.argv[4]))
+        return live(
+            sys.argv[2], int(sys.argv[3]), int(sys.argv[4]), batch=sys.argv[5:] == ["batch"]
+        )
     if sys.argv[1] == "adopt":
         return adopt(*sys.argv[2:])
     home = Path(tempfile.mkdtemp(prefix="kills-"))
     kills = map(int, sys.argv[3:4])
-    told = run(sys.argv[1], int(sys.argv[2]), home, *kills)
+    told = run(sys.argv[1], int(sys.argv[2]), home, *kills, batch=sys.argv[4:] == ["batch"])
     failed = sum(job[0] == "failed" for job in told["jobs"].values())
     print(f"{home}: seed {told['seed']}, {len(told['kills'])} kills, {len(told['jobs'])} jobs,")
     print(f"{failed} failed; {told['seconds']} s from the last kill to the last end")

@@ -15,7 +15,8 @@ RUNS = int(os.environ.get("KILL_RUNS", "2"))
 KILLS = int(os.environ.get("KILLS_A_RUN", "8"))
 
 
+@pytest.mark.parametrize("batch", [False, True])
 @pytest.mark.parametrize("seed", range(1, RUNS + 1))
-def test_no_job_is_lost_stuck_or_run_twice(seed, home):
-    told = random_kills.run("local", seed, home, KILLS)
+def test_no_job_is_lost_stuck_or_run_twice(seed, batch, home):
+    told = random_kills.run("local", seed, home, KILLS, batch=batch)
     assert told["wrong"] == {}

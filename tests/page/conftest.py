@@ -42,12 +42,11 @@ def chromium():
 
 
 @pytest.fixture
-def client(lab, with_quacc, monkeypatch):
+def client(lab, with_quacc, alone, monkeypatch):
     """Return a client of the home's server, which ends with the test."""
     monkeypatch.setenv("CRYSTALMATH_RECIPES", "lab_recipes,flow_recipes")
     with connect() as client:
         yield client
-        client.call("system.stop", {"cancel": True})
 
 
 @pytest.fixture

@@ -362,6 +362,24 @@ def test_a_flow_is_seen_step_by_step(ui, browser, client, picture, tmp_path):
     picture(page, "flow")
 
 
+def test_the_window_and_the_navigation_tell_the_view(browser, metals):
+    page = browser(metals.ui.address)
+    expect(page).to_have_title("Jobs · CrystalMath jobs")
+    lit = page.get_by_role("navigation", name="Views").locator("[aria-current]")
+    row(page, "Pt 1.0").click()
+    page.keyboard.press("Enter")
+    expect(page).to_have_title("Pt 1.0 completed")
+    expect(lit).to_have_text(["Jobs"])
+    page.keyboard.press("g")
+    page.keyboard.press("t")
+    expect(page).to_have_title("Study · CrystalMath jobs")
+    expect(lit).to_have_text(["Jobs"])
+    for view in ("Submit", "Home", "Jobs"):
+        page.get_by_role("link", name=view, exact=True).click()
+        expect(page).to_have_title(f"{view} · CrystalMath jobs")
+        expect(lit).to_have_text([view])
+
+
 def test_filters_stand_in_the_address(browser, metals):
     page = browser(metals.ui.address)
     page.get_by_role("button", name="Au").click()
@@ -690,7 +708,7 @@ def test_what_comes_from_jobs_is_not_run(ui, browser, client):
     expect(page.get_by_text("Failures by their error")).to_be_visible()
     page.goto(ui.at(q=SCRIPT, columns=f"name,{SCRIPT}", sort=SCRIPT, view=SCRIPT))
     expect(page.get_by_role("searchbox")).to_have_value(SCRIPT)
-    assert page.title() == "CrystalMath jobs"
+    assert page.title() == "Jobs · CrystalMath jobs"
     assert not page.locator("img").count()
 
 

@@ -345,7 +345,7 @@ def test_on_the_command_line(alone, home, cli):
     assert (answer.code, "it belongs into opt_params" in answer.err) == (1, True)
     answer = cli("check", RELAX, poscar, "--fmax", "0.01")
     assert answer.code == 2
-    assert "No such option: --fmax; a parameter of the recipe is given as" in answer.err
+    assert "No such option: --fmax; write a parameter of the recipe as" in answer.err
     assert "--param opt_params.fmax=0.01" in " ".join(answer.err.split())
     answer = cli("check", RELAX, poscar, "--param", "fmax", "0.01")
     assert "cannot read 'fmax'; write KEY=VALUE" in answer.err

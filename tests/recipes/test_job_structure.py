@@ -8,6 +8,7 @@ from ase.build import bulk
 from ase.constraints import FixAtoms
 from ase.io import read, write
 
+from conftest import NOBODY
 from crystalmath.client import Reference, Submission
 from crystalmath.errors import InvalidJob, UnknownJob
 from crystalmath.recipes.job_structure import read_job_text
@@ -17,7 +18,6 @@ from crystalmath.recipes.summary import find_structures
 pytestmark = [pytest.mark.server, pytest.mark.usefixtures("home_server")]
 
 SHIFT, REPORT = "lab_recipes.shift", "lab_recipes.report"
-NOBODY = "00000000-0000-4000-8000-000000000000"
 LONG = 300
 
 

@@ -72,6 +72,23 @@ def test_the_largest_force_is_one_that_may_move_something():
     assert forces[0, 0] == 9.0
 
 
+def test_a_result_of_torchsim_is_summarised_if_it_is_of_one_structure():
+    atoms = bulk("Ar", cubic=True)
+    output = {"energy": [-0.5], "forces": [[[0.0, 3.0, 4.0]] + [[0.0] * 3] * 3], "stress": None}
+    result = {"atoms": [atoms], "dir_name": "/there", "output": output}
+    assert summarize(result) == {
+        "energy_ev": -0.5,
+        "max_force_ev_ang": 5.0,
+        "formula": "Ar4",
+        "work_dir": "/there",
+        "natoms": 4,
+    }
+    output["forces"] = None
+    assert summarize(result)["max_force_ev_ang"] is None
+    two = {"atoms": [atoms] * 2, "dir_name": "/there", "output": {"energy": [-0.5, -0.6]}}
+    assert summarize(two)["energy_ev"] is None
+
+
 def test_a_flow_is_summarised_by_its_last_result(real):
     flow = real["flow"]
     count = len(flow["relax"]) + len(flow["static"])

@@ -22,6 +22,11 @@ PRIVATE = ("CRYSTALMATH_", "QUACC_", "VASP_")
 CELL = {"symbols": "Al", "cell": [3.0, 3.0, 3.0], "pbc": True}
 
 
+def lab_request(recipe, **params):
+    """Return what submits or checks a recipe of `tests/lab`."""
+    return {"recipe": f"lab_recipes.{recipe}", "structure": CELL, "engine": "local", **params}
+
+
 class Wire:
     """One connection, by nothing but the wire format."""
 
@@ -180,8 +185,7 @@ class HomeServer:
 
     def submit(self, recipe, **params):
         """Submit a recipe of `tests/lab`; give the job's id."""
-        given = {"recipe": f"lab_recipes.{recipe}", "structure": CELL, "engine": "local"}
-        answer = self.call("jobs.submit", **{**given, **params})
+        answer = self.call("jobs.submit", **lab_request(recipe, **params))
         assert answer["error"] is None, answer
         return answer["job_id"]
 
@@ -190,6 +194,15 @@ class HomeServer:
         answer = self.call("jobs.wait", job_ids=[job_id], timeout_s=120)
         assert answer["done"], (answer, self.log())
         return answer["jobs"][0]
+
+    def status(self, job_id):
+        return self.call("jobs.status", job_id=job_id)
+
+    def retry(self, job_id, **changes):
+        """Retry a job; give the id of the new one."""
+        (answer,) = self.call("jobs.retry", job_ids=[job_id], **changes)["jobs"]
+        assert answer["error"] is None, answer
+        return answer["job_id"]
 
     def counts(self):
         """Tell how many jobs the server follows, by their state."""

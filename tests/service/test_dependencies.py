@@ -8,18 +8,18 @@ import pytest
 from ase.build import bulk
 from attrs import evolve
 
-from conftest import eventually
+from conftest import NOBODY, eventually
 from crystalmath.client import in_process
-from crystalmath.models import JobState, Reference, Submission
+from crystalmath.models import JobState, Reference
 from crystalmath.quacc.runner import get_runner
 from crystalmath.running.recorder import Recorder
 from crystalmath.service import JobService, dependencies
 from crystalmath.submitting.admission import Admission
-from server.home_server import CELL, HomeServer
+from ends import lab_job
+from server.home_server import HomeServer, lab_request
 
 pytestmark = pytest.mark.server
 
-NOBODY = "00000000-0000-4000-8000-000000000000"
 WAITED = "waits for job"
 
 
@@ -40,13 +40,8 @@ def echoed(server, job_id):
     return server.call("jobs.result", job_id=job_id)["result"]["text"]
 
 
-def status(server, job_id):
-    return server.call("jobs.status", job_id=job_id)
-
-
 def refused(server, recipe="echo", **params):
-    given = {"recipe": f"lab_recipes.{recipe}", "structure": CELL, "engine": "local", **params}
-    answer = server.call("jobs.submit", **given)
+    answer = server.call("jobs.submit", **lab_request(recipe, **params))
     assert answer["job_id"] is None, answer
     return answer["error"]
 
@@ -58,7 +53,7 @@ def test_a_job_waits_for_the_values_that_it_refers_to(served, blocked, go):
     params = {"saw": value(blocked, "saw"), "deep": [{"dir": value(blocked, "dir_name")}]}
     job_id = served.submit("echo", params=params)
     after = served.submit("echo", params={"x": value(job_id, "text")}, structure=None)
-    job = status(served, job_id)
+    job = served.status(job_id)
     assert (job["status"], job["reason"]) == ("pending", f"{WAITED} {blocked}")
     assert job["parents"] == [
         {"job_id": blocked, "role": "value", "awaited": "ok", "place": place, "path": path}
@@ -74,7 +69,7 @@ def test_a_job_waits_for_the_values_that_it_refers_to(served, blocked, go):
     work = served.home / "jobs" / blocked / "1.work"
     assert text == repr({"saw": str(go), "deep": [{"dir": work}]})
     assert echoed(served, after) == repr({"x": text})
-    job = status(served, job_id)
+    job = served.status(job_id)
     assert job["reason"] is None
     assert job["parents"] == [
         {"job_id": blocked, "role": "value", "place": place, "path": path}
@@ -90,7 +85,7 @@ def test_a_structure_of_a_job_that_has_not_ended(served, go):
     frame = served.submit("report", structure={"format": "job", "job_id": moved, "frame": 1})
     given = served.submit("report", structure={"format": "job", "job_id": moved, "frame": 0})
     at = served.submit("report", structure=value(moved, "atoms"))
-    assert status(served, final)["formula"] is None
+    assert served.status(final)["formula"] is None
     # What a job was given is there already.
     assert served.finish(given)["status"] == "completed"
     go.touch()
@@ -125,8 +120,7 @@ def test_keys_tuples_and_arrays_survive(served):
     late = served.submit("echo", params=params)
     told = ", ".join(f"{name!r}: {text}" for name, text in expected.items())
     assert echoed(served, early) == echoed(served, late) == f"{{{told}}}"
-    (again,) = served.call("jobs.retry", job_ids=[late])["jobs"]
-    assert echoed(served, again["job_id"]) == f"{{{told}}}"
+    assert echoed(served, served.retry(late)) == f"{{{told}}}"
 
 
 def test_what_a_result_does_not_have(served, blocked, go):
@@ -155,8 +149,8 @@ def test_what_a_result_does_not_have(served, blocked, go):
         served, params={"x": value(blocked, "sat")}
     )
     # A check tells all else that is wrong beside it.
-    check = {"recipe": "lab_recipes.echo", "structure": CELL, "engine": "nowhere"}
-    told = served.call("jobs.check", **check, params={"x": value(blocked, "sat")})
+    check = lab_request("echo", engine="nowhere", params={"x": value(blocked, "sat")})
+    told = served.call("jobs.check", **check)
     missing, engine = (finding["message"] for finding in told["findings"])
     assert "has no ['sat']" in missing
     assert "nowhere" in engine
@@ -174,8 +168,8 @@ def test_jobs_come_after_others(served, blocked, go, tmp_path):
     ends = [{"job_id": failing, "ends": "any"}, blocked[:8]]
     job_id = served.submit("touch", params={"path": str(mark)}, after=ends)
     both = served.submit("echo", after=[blocked, job_id, served.submit("grid")])
-    assert status(served, job_id)["reason"] == f"{WAITED} {blocked}"
-    assert status(served, both)["reason"].startswith("waits for the jobs ")
+    assert served.status(job_id)["reason"] == f"{WAITED} {blocked}"
+    assert served.status(both)["reason"].startswith("waits for the jobs ")
     assert not mark.exists()
     go.touch()
     assert served.finish(both)["status"] == "completed"
@@ -193,7 +187,7 @@ def test_references_to_no_job_are_refused_with_their_place(served, blocked):
     assert len(refused(served, params={"x": value("z" * 100_000)})) < 200
     told = refused(served, structure=value(NOBODY, "atoms"))
     assert f"structure: no job has the id '{NOBODY}'" in told
-    answer = served.call("jobs.submit", recipe="lab_recipes.echo", structure=CELL, after=[NOBODY])
+    answer = served.call("jobs.submit", **lab_request("echo", after=[NOBODY]))
     assert answer["code"] == "unknown_job"
     for wrong, words in (
         ({"$job": 5}, "'$job' must be a job's id, not 5"),
@@ -211,8 +205,7 @@ def test_references_to_no_job_are_refused_with_their_place(served, blocked):
 
 
 def test_a_text_that_looks_like_a_reference_skips_no_check(home, lab, judge):
-    asked = Submission(recipe="lab_recipes.report", atoms=bulk("Al"), engine="local")
-    asked = evolve(asked, parameters={"number": "doomed", "note": "$job"})
+    asked = lab_job("report", parameters={"number": "doomed", "note": "$job"})
     with JobService() as service:
         assert "doomed" in [finding.code for finding in service.check(asked).findings]
         (refused,) = service.submit_many([asked])
@@ -222,7 +215,7 @@ def test_a_text_that_looks_like_a_reference_skips_no_check(home, lab, judge):
 def test_filters_name_one_job(served, blocked, go):
     one = {"labels": {"step": str(go)}}
     job_id = served.submit("echo", params={"x": value(one, "saw")}, after=[{"job_id": one}])
-    assert {each["job_id"] for each in status(served, job_id)["parents"]} == {blocked}
+    assert {each["job_id"] for each in served.status(job_id)["parents"]} == {blocked}
     assert "params.x: no job fits the filters" in refused(
         served, params={"x": value({"labels": {"step": "none"}})}
     )
@@ -244,7 +237,7 @@ def test_labels_are_inherited(served):
         inherit_labels=True,
     )
     expected = {"project": "p", "step": "next", "set": "a", "extra": "e"}
-    assert status(served, job_id)["labels"] == expected
+    assert served.status(job_id)["labels"] == expected
     listed = served.call("jobs.list", labels={"extra": "e", "step": "next"})["jobs"]
     assert [job["job_id"] for job in listed] == [job_id]
     many = [
@@ -265,8 +258,8 @@ def test_the_same_key_gives_the_same_job_whatever_has_become_of_the_other(served
     assert asked("saw") == first
     params = {"x": value(blocked, "other")}
     assert "belongs to" in refused(served, params=params, key=f"k{go}")
-    check = {"recipe": "lab_recipes.echo", "structure": CELL, "engine": "local", "key": f"k{go}"}
-    told = served.call("jobs.check", **check, params={"x": value(blocked, "saw")})
+    check = lab_request("echo", key=f"k{go}", params={"x": value(blocked, "saw")})
+    told = served.call("jobs.check", **check)
     assert [finding["code"] for finding in told["findings"]] == ["key_known"]
     served.call("jobs.prune", job_ids=[blocked])
     assert asked("saw") == first
@@ -276,33 +269,31 @@ def test_the_same_key_gives_the_same_job_whatever_has_become_of_the_other(served
 def test_the_same_key_gives_the_same_job_whichever_job_its_filters_fit_now(served, blocked, go):
     one = {"labels": {"step": str(go)}}
     asked = {
-        "recipe": "lab_recipes.echo",
         "structure": {"format": "job", "job_id": one, "frame": 0},
         "params": {"x": value(one, "saw")},
         "after": [{"job_id": one}],
-        "engine": "local",
         "key": f"k{go}",
     }
 
     def same():
-        told = served.call("jobs.check", **asked)
+        told = served.call("jobs.check", **lab_request("echo", **asked))
         assert [finding["code"] for finding in told["findings"]] == ["key_known"]
-        return served.call("jobs.submit", **asked)["job_id"] == job_id
+        return served.submit("echo", **asked) == job_id
 
-    job_id = served.call("jobs.submit", **asked)["job_id"]
+    job_id = served.submit("echo", **asked)
     served.call("jobs.cancel", job_id=blocked)
     served.finish(blocked)
     assert same()
-    (again,) = served.call("jobs.retry", job_ids=[blocked])["jobs"]
+    again = served.retry(blocked)
     assert same()
     go.touch()
     assert echoed(served, job_id) == repr({"x": str(go)})
-    assert {each["job_id"] for each in status(served, job_id)["parents"]} == {blocked}
+    assert {each["job_id"] for each in served.status(job_id)["parents"]} == {blocked}
     assert same()
     served.submit("grid", labels=one["labels"])
     assert same()
-    params = {"x": value(again["job_id"], "saw")}
-    assert "belongs to" in refused(served, **{**asked, "recipe": "echo", "params": params})
+    params = {"x": value(again, "saw")}
+    assert "belongs to" in refused(served, **{**asked, "params": params})
 
 
 def test_a_runner_keeps_no_job_that_waits(served, home, lab):
@@ -337,13 +328,13 @@ def test_large_files_that_were_removed_are_told_to_who_takes_the_folder(served, 
     assert served.finish(served.submit("echo", params=params))["warnings"] == []
     pruned = served.call("jobs.prune", job_ids=[first], keep_results=True)
     assert [job["job_id"] for job in pruned["jobs"]] == [first]
-    (told,) = status(served, served.submit("echo", params=params))["warnings"]
+    (told,) = served.status(served.submit("echo", params=params))["warnings"]
     assert (told["code"], told["place"]) == ("large_files_removed", "params.x")
     assert f"of job {first} were removed" in told["message"]
-    again = served.call("jobs.retry", job_ids=[first])["jobs"][0]["job_id"]
+    again = served.retry(first)
     served.finish(again)
     params["x"] = value(again, "dir_name")
-    assert status(served, served.submit("echo", params=params))["warnings"] == []
+    assert served.status(served.submit("echo", params=params))["warnings"] == []
 
 
 def test_files_that_somebody_removed_are_missed_only_until_a_retry(served, blocked, go):
@@ -353,13 +344,13 @@ def test_files_that_somebody_removed_are_missed_only_until_a_retry(served, block
     shutil.rmtree(served.home / "jobs" / first)
     go.touch()
     gone = f"{WAITED} {first}: the run directory of job {first} is gone"
-    eventually(lambda: (status(served, job_id)["reason"] or "").startswith(gone))
-    assert status(served, job_id)["held_up_by"] == first
+    eventually(lambda: (served.status(job_id)["reason"] or "").startswith(gone))
+    assert served.status(job_id)["held_up_by"] == first
     (listed,) = served.call("jobs.list", prefix=job_id, fields=["reason"])["jobs"]
     assert listed["reason"].startswith(gone)
-    again = served.call("jobs.retry", job_ids=[first])["jobs"][0]["job_id"]
+    again = served.retry(first)
     assert echoed(served, job_id) == "{'x': 1.0}"
-    (taken,) = [each for each in status(served, job_id)["parents"] if each["role"] == "value"]
+    (taken,) = [each for each in served.status(job_id)["parents"] if each["role"] == "value"]
     assert taken["taken_from"] == again
 
 
@@ -369,14 +360,14 @@ def test_a_job_that_never_got_its_values_travels(served, blocked, tmp_path):
     asked = served.call("jobs.specification", job_id=job_id)
     assert asked["structure"] == value(blocked, "atoms")
     told = served.call("jobs.inputs", job_id=job_id)
-    assert told["error"].endswith(f"it has not got what it waited for of {blocked}")
+    assert told["error"].endswith(f"it never got the values of {blocked}")
     path = str(tmp_path / "archive.zip")
     assert served.call("jobs.archive", file=path, job_ids=[job_id])["error"] is None
     other = HomeServer(tmp_path / "o", light=True).start()
     try:
         assert other.call("jobs.import", file=path)["error"] is None
-        job = status(other, job_id)
-        assert (job["status"], job["parents"]) == ("cancelled", status(served, job_id)["parents"])
+        job = other.status(job_id)
+        assert (job["status"], job["parents"]) == ("cancelled", served.status(job_id)["parents"])
         again = other.call("jobs.retry", job_ids=[job_id])["jobs"][0]
         assert f"no job has the id '{blocked}'" in again["error"]
     finally:
@@ -393,36 +384,30 @@ def test_a_job_goes_on_when_what_has_failed_is_retried(served, tmp_path):
     job_id = served.submit("echo", params={"x": value(first, "saw")}, after=[first])
     path.touch()
     served.finish(first)
-    reason = eventually(
-        lambda: (r := status(served, job_id)["reason"]) != f"{WAITED} {first}" and r
-    )
+    reason = eventually(lambda: (r := served.status(job_id)["reason"]) != f"{WAITED} {first}" and r)
     assert f"{WAITED} {first}: job {first} failed; it starts once" in reason
     # One that is submitted now waits as well, and says so.
-    late = served.call(
-        "jobs.submit", recipe="lab_recipes.echo", structure=CELL, engine="local", after=[first]
-    )
+    late = served.call("jobs.submit", **lab_request("echo", after=[first]))
     assert [each["code"] for each in late["warnings"]] == ["predecessor_failed"]
-    again = served.call("jobs.retry", job_ids=[first])["jobs"][0]["job_id"]
+    again = served.retry(first)
     served.finish(again)
-    eventually(lambda: again in status(served, job_id)["reason"])
+    eventually(lambda: again in served.status(job_id)["reason"])
     # The recipe that fails cannot succeed: its place is taken by one that does, as a user mends it.
-    assert status(served, job_id)["status"] == "pending"
+    assert served.status(job_id)["status"] == "pending"
     done = served.call("jobs.cancel", job_id=late["job_id"])
-    assert (done["cancelled"], status(served, late["job_id"])["error"]) == (True, "cancelled")
+    assert (done["cancelled"], served.status(late["job_id"])["error"]) == (True, "cancelled")
 
 
 def test_a_retry_gives_its_values_in_the_place_of_the_other(served, blocked, go):
     job_id = served.submit("echo", params={"x": value(blocked, "saw")}, after=[blocked])
     served.call("jobs.cancel", job_id=blocked)
     served.finish(blocked)
-    eventually(lambda: "was cancelled" in status(served, job_id)["reason"])
-    first, second = (
-        served.call("jobs.retry", job_ids=[one])["jobs"][0]["job_id"] for one in (blocked, blocked)
-    )
-    eventually(lambda: status(served, job_id)["reason"] == f"{WAITED} {blocked}")
+    eventually(lambda: "was cancelled" in served.status(job_id)["reason"])
+    first, second = (served.retry(one) for one in (blocked, blocked))
+    eventually(lambda: served.status(job_id)["reason"] == f"{WAITED} {blocked}")
     go.touch()
     assert echoed(served, job_id) == repr({"x": str(go)})
-    parents = status(served, job_id)["parents"]
+    parents = served.status(job_id)["parents"]
     assert {each["taken_from"] for each in parents} <= {first, second}
     assert {each["job_id"] for each in parents} == {blocked}
 
@@ -456,10 +441,10 @@ def test_a_cancel_takes_the_successors_along(served, blocked):
     other = served.submit("echo", after=[blocked])
     told = served.call("jobs.cancel", job_id=second, with_successors=True)
     assert (told["cancelled"], told["successors"]) == (True, [third])
-    assert [status(served, one)["status"] for one in (second, third)] == ["cancelled"] * 2
-    assert status(served, other)["status"] == "pending"
-    again = served.call("jobs.retry", job_ids=[second])["jobs"][0]["job_id"]
-    assert status(served, again)["reason"] == f"{WAITED} {blocked}"
+    assert [served.status(one)["status"] for one in (second, third)] == ["cancelled"] * 2
+    assert served.status(other)["status"] == "pending"
+    again = served.retry(second)
+    assert served.status(again)["reason"] == f"{WAITED} {blocked}"
     told = served.call("jobs.cancel_many", job_ids=[blocked], with_successors=True)
     assert told["jobs"][0]["job_id"] == blocked
     assert {each["job_id"] for each in told["jobs"]} == {blocked, other, again}
@@ -470,7 +455,6 @@ def test_a_cancel_takes_the_successors_along(served, blocked):
 def test_a_cancel_counts_where_the_thread_ends_the_job_first(home, lab, go, monkeypatch):
     """The thread sees the recorded cancel, perhaps before the request goes on."""
     note = Recorder.note_cancel
-    waiting = Submission(recipe="lab_recipes.echo", atoms=bulk("Al"), engine="local")
 
     with JobService() as service:
 
@@ -478,9 +462,8 @@ def test_a_cancel_counts_where_the_thread_ends_the_job_first(home, lab, go, monk
             note(recorder, job_ids)
             eventually(lambda: all(service.job(one).state.is_terminal() for one in job_ids))
 
-        asked = evolve(waiting, recipe="lab_recipes.wait_for", parameters={"path": str(go)})
-        first = service.submit(asked).job_id
-        one, other = (service.submit(evolve(waiting, after=[first])).job_id for _ in range(2))
+        first = service.submit(lab_job("wait_for", parameters={"path": str(go)})).job_id
+        one, other = (service.submit(lab_job("echo", after=[first])).job_id for _ in range(2))
         monkeypatch.setattr(Recorder, "note_cancel", end_first)
         assert service.cancel_waiting([one]) == {one}
         assert service.cancel(other)
@@ -508,13 +491,12 @@ def test_a_fault_of_one_job_holds_up_no_other(home, lab, go, monkeypatch, caplog
         return read(admission, submission, *more)
 
     monkeypatch.setattr(Admission, "read", faulty)
-    asked = Submission(recipe="lab_recipes.echo", atoms=bulk("Al"), engine="local")
     told = "it cannot be checked: ZeroDivisionError, an error in CrystalMath itself; its log"
     with JobService() as service:
-        one = evolve(asked, recipe="lab_recipes.wait_for", parameters={"path": str(go)})
+        one = lab_job("wait_for", parameters={"path": str(go)})
         refused, first = service.submit_many([evolve(one, name="bad"), one])
         assert str(refused).startswith(told)
-        later = evolve(asked, after=[first.job_id])
+        later = lab_job("echo", after=[first.job_id])
         jobs = service.submit_many([evolve(later, name="bad"), later])
         go.touch()
         ends = {job.job_id: job for job in service.wait([job.job_id for job in jobs], 120)}
@@ -558,20 +540,19 @@ def test_what_waits_for_a_retry_keeps_no_server(server):
     assert "it has been quiet" in server.log()
     (server.home / "config.toml").unlink()
     server.start()
-    assert status(server, second)["reason"].startswith(f"{WAITED} {first}: job {first} failed")
-    (told,) = server.call("jobs.retry", job_ids=[first], params={"end": "return"})["jobs"]
-    assert (server.finish(last)["status"], told["error"]) == ("completed", None)
+    assert server.status(second)["reason"].startswith(f"{WAITED} {first}: job {first} failed")
+    server.retry(first, params={"end": "return"})
+    assert server.finish(last)["status"] == "completed"
 
 
 @pytest.mark.parametrize("ended", [False, True])
 def test_who_waits_takes_over_what_nobody_follows(server, go, lab, monkeypatch, ended):
     server.start()
     first = server.submit("wait_for", params={"path": str(go)})
-    eventually(lambda: status(server, first)["status"] == "running")
+    eventually(lambda: server.status(first)["status"] == "running")
     monkeypatch.setenv("CRYSTALMATH_HOME", str(server.home))
     with JobService() as service:
-        params = {"x": Reference(first)["saw"]}
-        asked = Submission(recipe="lab_recipes.echo", engine="local", parameters=params)
+        asked = lab_job("echo", parameters={"x": Reference(first)["saw"]})
         monkeypatch.setattr(dependencies, "AGAIN_S", 3600.0 if ended else 0.1)
         job_id = service.submit(asked).job_id
         assert service.job(job_id).reason == f"{WAITED} {first}"
@@ -598,4 +579,4 @@ def test_a_job_may_wait_for_one_of_another_process(server, go, lab, monkeypatch)
         assert echoed(server, job_id) == repr({"x": str(go)})
         assert own.result(120) == {"text": repr({"x": repr({"x": str(go)})})}
     # A script that ends stops what it has submitted, and so what waits.
-    assert status(server, left.job_id)["status"] == "cancelled"
+    assert server.status(left.job_id)["status"] == "cancelled"

@@ -847,7 +847,7 @@ def test_an_archive_lacks_nothing_of_a_job_that_has_never_begun(service, tmp_pat
 
 def test_jobs_that_were_run_again_are_told_where_the_next_cannot_be(service, monkeypatch):
     jobs = [run(service, value(number)).job_id for number in (1, 2, 3)]
-    monkeypatch.setattr("crystalmath.submitting.intake._RETRIED", 2)
+    monkeypatch.setattr("crystalmath.submitting.intake._MOST_RETRIED", 2)
     insert = JobStore.insert_each
     calls = []
 

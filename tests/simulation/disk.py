@@ -244,7 +244,7 @@ class MemoryDirectory(RunDirectory):
         with self._disk.change(self.path):
             self._files().pop(f"{attempt}.claim", None)
 
-    def write_parcel(self, attempt, others):
+    def write_parcel(self, attempt, others, *, batch=False):
         files = self._files()
         with self._disk.change(self.path):
             files[f"{attempt}.parcel"] = document({"others": others}, b"")

@@ -6,6 +6,8 @@ import sys
 import tempfile
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
+from itertools import product
+from operator import attrgetter
 from pathlib import Path
 
 import pytest
@@ -13,15 +15,17 @@ from attrs import evolve
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
-from sqlalchemy import inspect
+from sqlalchemy import inspect, select, text
 
 from commands import ran
 from crystalmath.errors import AlreadyRetried, InvalidJob, KeyConflict, UnknownJob
 from crystalmath.jobs import life
 from crystalmath.jobs.changes import Change
 from crystalmath.jobs.facts import Ended, Files, Moment, Outcome, Record
+from crystalmath.models.columns import SORTED_BY
 from crystalmath.quacc.runner import JobState, generate_job_id
 from crystalmath.quacc.store import JobStore
+from crystalmath.store import selection, tables
 from crystalmath.store.plain_sql import HEAD, Snapshot
 from crystalmath.store.records import group_errors
 from crystalmath.store.tables import metadata
@@ -652,6 +656,44 @@ def test_totals_follow_what_becomes_known_of_a_job_later(store):
         assert listed.total() == 2
 
 
+def test_facets_follow_ends_retries_and_new_values(store):
+    asked = [{}, {"superseded": False}, {"superseded": True}, {"elements": ["Cu"]}]
+    asked += [{"state": ["failed", "completed"], "label": {"p": "x"}}, {"energy_min": -5.0}]
+    parents = [{"job_id": "1", "role": "structure", "awaited": "ok"}]
+    summary = {"energy_ev": -4.0}
+
+    def facets(**filters):
+        """Count the values in the records."""
+        jobs = store.list(**filters)
+        values = [("state", None, job.state.value) for job in jobs]
+        values += [
+            (name, None, getattr(job, name)) for job in jobs for name in ("recipe", "engine")
+        ]
+        values += [("labels", *label) for job in jobs for label in job.labels.items()]
+        values += [("elements", None, "Cu") for job in jobs if job.formula]
+        return Counter(values)
+
+    for action in (
+        lambda: store.insert(
+            [new("1", formula="Cu", labels={"p": "x"}), new("2", labels={"p": "y"})]
+        ),
+        lambda: store.insert([new("3", parents=parents, labels={"p": "x"})]),
+        lambda: store.apply([change("1", "completed", summary=summary), change("2", "failed")]),
+        lambda: store.put_in([(store.get("3"), new("3", formula="Cu"))], 3.0),
+        lambda: store.apply([change("3", "failed")]),
+        lambda: store.insert([new("4", parents=[{"job_id": "3", "role": "retry"}])]),
+        lambda: store.apply([change("4", "completed", summary=summary)]),
+        lambda: store.note_removed(["1"], "all", "removed", 5.0),
+    ):
+        action()
+        for filters in asked:
+            for _ in range(2):
+                counted = store.facets(**filters)
+                flat = {(*key, value): n for key, by in counted.items() for value, n in by.items()}
+                flat = {key: n for key, n in flat.items() if key[0] != "cluster"}
+                assert flat == facets(**filters), filters
+
+
 def step(flow, name, job_id, **more):
     return new(job_id, parents=[{"job_id": flow, "role": "flow", "step": name}], **more)
 
@@ -715,6 +757,22 @@ def test_lists_are_sorted_and_paged(four, sort, order):
         before = page[0].job_id
         pages += before
     assert pages == order
+
+
+@pytest.mark.parametrize("column", SORTED_BY)
+def test_lists_are_sorted_by_every_column_that_is_offered(four, column):
+    for sort in (column, f"-{column}"):
+        assert sorted(job.job_id for job in four.list(sort=sort)) == ["1", "2", "3", "4"]
+
+
+def test_short_rows_follow_the_changes_of_jobs(store):
+    job_id = submit(store)
+    store.apply([change(job_id, "running", attempt=2, started_at=5.0)])
+    both = tables.jobs.c, tables.listed.c
+    same = sorted(set.intersection(*({column.name for column in one} for one in both)))
+    with store._database.writing() as connection:
+        rows, short = (connection.execute(select(*(one[name] for name in same))) for one in both)
+        assert rows.all() == short.all()
 
 
 def test_any_energy_and_number_of_atoms_can_be_sorted_by(store):
@@ -988,6 +1046,22 @@ def test_the_schema_is_what_alembic_makes_of_it(url):
             assert found == {index.name for index in table.indexes}
 
 
+def test_a_home_of_the_first_schema_gets_the_newer_indexes(url):
+    newer = {"listed": "ix_listed_created_at", "events": "ix_events_at"}
+    with JobStore(url) as store:
+        job_id = submit(store)
+        with store._database.writing() as connection:
+            for name in newer.values():
+                connection.execute(text(f"DROP INDEX {name}"))
+            connection.execute(text("UPDATE alembic_version SET version_num = '0001'"))
+    with JobStore(url) as store:
+        assert [job.job_id for job in store.list(sort="created_at")] == [job_id]
+        with store._database.writing() as connection:
+            for table, name in newer.items():
+                indexes = inspect(connection).get_indexes(table)
+                assert name in {index["name"] for index in indexes}
+
+
 def test_opening_a_present_schema_does_not_import_alembic(url):
     JobStore(url).close()
     code = (
@@ -1015,6 +1089,9 @@ COUNTED = [
     {"exclude": {"state": [JobState.RUNNING], "name": "a"}},
     {"energy_min": -2.0},
     {"error": "boom"},
+    {"elements": ["Cu"], "label": {"p": "x"}},
+    {"formula": "CuO", "superseded": False},
+    {"exclude": {"elements": ["O"], "error": "boom"}},
 ]
 
 
@@ -1036,9 +1113,10 @@ class Lives(RuleBasedStateMachine):
         keys=st.lists(st.sampled_from([None, "k", "l"]), min_size=1, max_size=3),
         name=st.sampled_from([None, "a", "b"]),
         labels=st.sampled_from([{}, {"p": "x"}, {"p": "y", "q": "x"}]),
+        formula=st.sampled_from([None, "Cu", "CuO"]),
     )
-    def submit(self, keys, name, labels):
-        jobs = [new(key=key, name=name, labels=labels) for key in keys]
+    def submit(self, keys, name, labels, formula):
+        jobs = [new(key=key, name=name, labels=labels, formula=formula) for key in keys]
         for job in self.store.insert(jobs):
             self.last.setdefault(job.job_id, job)
 
@@ -1089,6 +1167,8 @@ class Lives(RuleBasedStateMachine):
         """What was counted once, and kept up since, is what there is."""
         states = Counter(job.state for job in self.store.list(**filters))
         assert self.store.totals(**filters) == states
+        with JobStore(self.url) as other:
+            assert self.store.facets(**filters) == other.facets(**filters)
 
     def chained(self, job):
         log = history(self.store, job.job_id)
@@ -1120,6 +1200,83 @@ def named(tmp_path_factory):
 @settings(deadline=None)
 def test_find_is_startswith(named, prefix):
     assert named.find(prefix) == sorted(name for name in NAMES if name.startswith(prefix))
+
+
+@pytest.fixture(scope="module")
+def labelled(tmp_path_factory):
+    """Jobs with all pairs of two labels' values, or without a label, in three states."""
+    first, second = ([{}, {name: "x"}, {name: "y"}] for name in "pq")
+    made = [
+        new(
+            labels={**one, **other},
+            name=f"job {at}",
+            formula="CuO" if at % 2 else "Cu2",
+            created_at=float(30 - at if at % 5 == 0 else at),
+            key=str(at) if at % 3 == 0 else None,
+        )
+        for at, (one, other) in enumerate(product(first * 2, second))
+    ]
+    with JobStore(f"sqlite:///{tmp_path_factory.mktemp('labelled')}/jobs.sqlite") as store:
+        store.insert(made)
+        store.apply([change(job.job_id, "failed", error="Boom") for job in made[::3]])
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(selection, "_COUNTED", 2000)
+            yield store
+
+
+PAIRS = st.dictionaries(st.sampled_from("pq"), st.sampled_from("xyz"))
+
+
+@given(
+    label=PAIRS,
+    without=PAIRS,
+    filters=st.fixed_dictionaries(
+        {},
+        optional={
+            "state": st.sampled_from(["pending", "failed"]),
+            "elements": st.just(["O"]),
+            "error": st.just("boom"),
+            "key": st.sampled_from("036"),
+            "since": st.floats(0, 30),
+            "until": st.floats(0, 30),
+        },
+    ),
+    limit=st.integers(1, 7),
+    sort=st.sampled_from([None, "created_at", "-created_at", "state", "-name"]),
+    many=st.sampled_from([1, 4, 2000]),
+)
+@settings(deadline=None)
+def test_pages_have_the_jobs_that_all_filters_select(
+    labelled, label, without, filters, limit, sort, many
+):
+    selection._COUNTED = many  # few jobs are many here: they are read in another way
+
+    def is_selected(job):
+        return (
+            label.items() <= job.labels.items()
+            and not without.items() & job.labels.items()
+            and job.state.value == filters.get("state", job.state.value)
+            and filters.get("elements", ["Cu"])[0] in job.formula
+            and not ("error" in filters and job.error is None)
+            and filters.get("key", job.key) == job.key
+            and filters.get("since", 0) <= job.created_at < filters.get("until", 99)
+        )
+
+    every = [job for job in labelled.list() if is_selected(job)]
+    if sort:
+        every.sort(key=attrgetter(sort.strip("-")), reverse=sort.startswith("-"))
+    filters = {**filters, "label": label, "exclude": {"label": without}}
+    before, paged = None, []
+    while page := labelled.list(limit=limit, before=before, sort=sort, **filters):
+        before = page[-1].job_id
+        paged += page
+    assert len({job.job_id for job in paged}) == len(paged)
+    key = attrgetter(sort.strip("-") if sort else "job_id")
+    assert [key(job) for job in paged] == [key(job) for job in every]
+    assert {job.job_id for job in paged} == {job.job_id for job in every}
+    assert labelled.list(sort=sort, **filters) == paged
+    assert labelled.list(sort=sort, skip=2, limit=limit, **filters) == paged[2 : 2 + limit]
+    assert labelled.totals(**filters) == Counter(job.state for job in every)
 
 
 def test_a_reason_for_the_same_state_is_noted(store):

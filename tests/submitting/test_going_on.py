@@ -277,7 +277,7 @@ def test_where_the_home_or_the_cluster_says_so(tmp_path):
             InvalidJob, match=r"_slabs_flow cannot continue .*displaced.*--continue-l"
         ):
             service.submit(refused)
-        assert "cannot go on" in service.check(refused).findings[0].message
+        assert "cannot continue" in service.check(refused).findings[0].message
 
 
 def test_a_cluster_says_so(tmp_path):

@@ -8,7 +8,7 @@ import ase.io
 import pytest
 from ase.build import bulk
 
-from conftest import eventually
+from conftest import NOBODY, eventually
 from crystalmath.client import JobFailed
 from crystalmath.errors import InvalidJob, UnknownJob
 from crystalmath.jobs.rundir import RunDirectory
@@ -18,7 +18,6 @@ from crystalmath.submitting.retrying import LabelValues, updated_names
 # Commands ask that server, too.
 pytestmark = [pytest.mark.server, pytest.mark.usefixtures("home_server", "folders_stay")]
 
-NOBODY = "00000000-0000-4000-8000-000000000000"
 LONG = 300
 AL = bulk("Al")
 

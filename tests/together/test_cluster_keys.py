@@ -11,10 +11,10 @@ from ase.build import bulk
 from attrs import evolve
 
 from crystalmath import config
-from crystalmath.cli.clusters import EXAMPLES
 from crystalmath.errors import ConfigError, InvalidJob
 from crystalmath.models import Attempt, Resources, Submission
 from crystalmath.models.cluster import _KNOWN, read_cluster
+from crystalmath.models.cluster_examples import EXAMPLES
 from crystalmath.models.fields import declared
 from crystalmath.quacc.engines import runner_for
 from crystalmath.service import JobService

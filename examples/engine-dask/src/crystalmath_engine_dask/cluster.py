@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING, Any
 
 import dask
@@ -20,8 +21,10 @@ def start(workers: int, directory: str) -> None:
     """Start the cluster, and a client that stays the default one."""
     # Dask tidies up there itself: what a cluster that was killed has left goes with the next one.
     dask.config.set({"temporary-directory": directory})
-    # Else whoever may log in here could have Dask run what they like, as us.
-    security = Security.temporary()
+    # Dask's pages would show our jobs to whoever may log in here.
+    dask.config.set({f"distributed.{each}.http.routes": [] for each in ("scheduler", "worker")})
+    # Without a key they could have Dask run what they like, as us.
+    security = _make_key()
     # Dask gives each task to a process at once, by estimates, and may leave another process idle.
     # Threads of one process share a queue: the first that is free takes the next task.
     cluster = LocalCluster(
@@ -32,6 +35,20 @@ def start(workers: int, directory: str) -> None:
         security=security,
     )
     Client(cluster, security=security)
+
+
+def _make_key() -> Security:
+    """Make a key and its certificate, in a file in memory that ends with this process.
+
+    Each process of Dask writes those of `Security.temporary` to ``TMPDIR`` for a moment, and leaves
+    them there if it is killed meanwhile.
+    """
+    security = Security.temporary()
+    file = os.memfd_create("key")
+    os.write(file, f"{security.tls_client_cert}{security.tls_client_key}".encode("ascii"))
+    path = f"/proc/{os.getpid()}/fd/{file}"
+    names = ("tls_ca_file", "tls_client_cert", "tls_scheduler_cert", "tls_worker_cert")
+    return Security(require_encryption=True, **dict.fromkeys(names, path))
 
 
 def submit(directories: Mapping[str, str]) -> None:

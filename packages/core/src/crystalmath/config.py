@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from crystalmath._permissions import require_own_database, require_own_home
+from crystalmath._permissions import make_own, require_own_database, require_own_home
 from crystalmath._storage import file_system, is_network, place_runs, url_of_home
 from crystalmath.errors import ConfigError, did_you_mean
 
@@ -27,6 +27,7 @@ __all__ = [
     "QUIET_S",
     "Config",
     "Source",
+    "add_table",
     "admitted",
     "cancel_grace",
     "forwarded",
@@ -36,6 +37,7 @@ __all__ = [
     "lease",
     "load",
     "log_bytes",
+    "remote_name",
     "submitters_environment",
     "walltime_notice",
 ]
@@ -70,12 +72,19 @@ SHORTEST_LEASE_S = 2.0
 LEASE_VARIABLE = "CRYSTALMATH_LEASE_S"
 #: The variable with `recipes_fresh` for the worker.
 FRESH_VARIABLE = "CRYSTALMATH_FRESH"
+#: The variable that names the remote of all commands and clients, as ``crystalmath --on`` does.
+REMOTE_VARIABLE = "CRYSTALMATH_ON"
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 #: The hint for the most frequent error in TOML.
 UNQUOTED = 'in TOML, text stands in quotes: name = "text"'
 
 _ANY = "*"
-_WORDS: dict[Any, str] = {str: "a str", list: "a list", bool: "true or false"}
+_WORDS: dict[Any, str] = {
+    str: "a str",
+    list: "a list",
+    bool: "true or false",
+    (str, list): "a str or a list",
+}
 # The keys of the file: each has a type, or the keys of its table; None allows any table.
 _SHAPE: dict[str, Any] = {
     "engine": str,
@@ -95,6 +104,7 @@ _SHAPE: dict[str, Any] = {
     "restricted": {_ANY: list},
     "engines": None,
     "clusters": None,
+    "remotes": {_ANY: {"ssh": (str, list), "command": str, "home": str}},
 }
 
 
@@ -149,6 +159,8 @@ class Config:
         The tables ``[engines.<name>]``.
     clusters : mapping of str to Cluster
         The tables ``[clusters.<name>]``.
+    remotes : mapping of str to mapping
+        The tables ``[remotes.<name>]``: homes on other machines.
     """
 
     home: Path
@@ -173,6 +185,7 @@ class Config:
     restricted: Mapping[str, tuple[str, ...]] | None = None
     engines: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     clusters: Mapping[str, Cluster] = field(default_factory=dict)
+    remotes: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
     def clusters_of(self, engine: str) -> Mapping[str, Cluster]:
         """Return the clusters of one engine."""
@@ -211,6 +224,11 @@ def home(environ: Mapping[str, str] = os.environ) -> Path:
         path = platformdirs.user_data_path("crystalmath").absolute()
     require_own_home(path)
     return path
+
+
+def remote_name() -> str | None:
+    """Return the remote that ``CRYSTALMATH_ON`` names; ``None``: commands are for the home here."""
+    return os.environ.get(REMOTE_VARIABLE) or None
 
 
 def load(environ: Mapping[str, str] = os.environ) -> Config:
@@ -257,6 +275,7 @@ def load(environ: Mapping[str, str] = os.environ) -> Config:
         ),
         engines=table.get("engines", {}),
         clusters=_clusters(table.get("clusters", {}), root / "config.toml"),
+        remotes=table.get("remotes", {}),
     )
 
 
@@ -383,6 +402,24 @@ class Source:
         return self.last
 
 
+def add_table(text: str, kind: str, name: str) -> Path:
+    """Add a table, such as ``[clusters.slurm]``, to ``config.toml``, and return its path.
+
+    `ConfigError`: it is there already, or the file cannot be read; nothing was written.
+    """
+    configured = load()
+    path = configured.home / "config.toml"
+    if name in getattr(configured, kind):
+        raise ConfigError(f"[{kind}.{name}] stands in {path} already")
+    make_own(configured.home)
+    path.touch(mode=0o600)  # a file that others can write to would be refused
+    before = path.read_text(encoding="utf-8")
+    begin = "\n" if before and not before.endswith("\n") else ""
+    with path.open("a", encoding="utf-8") as file:
+        file.write(begin + text)
+    return path
+
+
 def _absolute(url: str) -> str:
     """Make the file of a URL absolute, as a server leaves the folder in which it was started."""
     scheme, mark, path = url.partition(":///")
@@ -473,7 +510,7 @@ def _check_table(value: object, shape: Mapping[str, Any] | None, path: Path, nam
         raise ConfigError(f"{place} must hold one table for each {name.removesuffix('s')}")
 
 
-def _check_value(value: object, wanted: type, place: str) -> None:
+def _check_value(value: object, wanted: Any, place: str) -> None:
     if wanted is float:
         # ``inf`` is allowed: for ever.
         if not isinstance(value, (int, float)) or isinstance(value, bool) or not value >= 0:

@@ -358,6 +358,12 @@ class ServerError(CrystalMathError):
     code = "server"
 
 
+class Unreachable(ServerError):
+    """A home on another machine cannot be reached, or what answers there is no server of it."""
+
+    code = "unreachable"
+
+
 class ServedElsewhere(ServerError):
     """A server on another host serves this home; a second one is never started."""
 

@@ -15,9 +15,9 @@ def mcp(
 ) -> int:
     """Serve an assistant that speaks the Model Context Protocol, on standard input and output.
 
-    Assistants start it themselves: name this command in their configuration. Before anything is
-    submitted, stopped or removed, the person is asked, if the assistant's program can ask.
-    Otherwise the assistant confirms it in a second call, and should have shown it to the person.
+    Assistants start it themselves: name this command in their configuration. Before a tool submits,
+    stops or removes anything, the assistant's program asks you. If the program cannot ask, the
+    assistant confirms it by a second call, and should show you what it confirms.
     """
     from crystalmath.client import connect
     from crystalmath_mcp.server import make_server

@@ -131,7 +131,7 @@ class _App:
         if not isinstance(params, dict):
             raise RefusalError(400, "the parameters of a method are an object")
         try:
-            if method in _WITH_ENVIRONMENT:
+            if method in _WITH_ENVIRONMENT and config.remote_name() is None:
                 params = {**params, "environment": await self._in_thread(_environment)}
             if method == EQUATIONS:
                 return in_json(await self._in_thread(_equations, self._client, params))

@@ -22,10 +22,10 @@ def ui(
 ) -> int:
     """Open the page of the home's jobs in a browser.
 
-    The first line of standard output is the page's address. Everybody who has it can open the
-    page, and each start makes a new one. The page is served on 127.0.0.1 until Ctrl-C; to see it
-    from another machine, forward the port with `ssh -L N:127.0.0.1:N`, and use --no-browser
-    --port N here.
+    The first line of standard output is the page's address. Anybody with this address can
+    open the page; each start makes a new address. The page is served on 127.0.0.1 until Ctrl-C;
+    to see it from another machine, forward the port with `ssh -L N:127.0.0.1:N`, and use
+    --no-browser --port N here.
     """
     from crystalmath_web.serving import serve
 

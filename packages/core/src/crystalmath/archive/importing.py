@@ -1,8 +1,8 @@
-"""Takes in the jobs of an archive (:mod:`.job_archive`): all of them, or none.
+"""Import the jobs of an archive: all of them, or none.
 
-Files are written aside first. A job's run directory is moved to its place, and then the job is put
-on record: whoever is killed in between leaves a directory of nobody, over which the next import
-writes.
+Files are written aside first. Each run directory is moved to its place, and then its job is
+recorded. If the process is killed in between, a directory without a job is left; the next import
+overwrites it.
 """
 
 from __future__ import annotations

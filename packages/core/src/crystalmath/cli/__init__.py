@@ -34,6 +34,8 @@ if TYPE_CHECKING:
 
 #: The entry points of other distributions' commands.
 _GROUP = "crystalmath.commands"
+#: Commands that `--on` runs on the other machine, and those that are for this one alone.
+_THERE, _HERE = {"doctor", "stop"}, {"conform", "engine-template", "init", "serve"}
 #: Commands of our other packages, with the folder of each in `packages`.
 _APART = {"ui": "web", "top": "top", "mcp": "mcp"}
 
@@ -211,6 +213,12 @@ COMMANDS = {
         " emt.core.relax_job",
         {"recipes": []},
     ),
+    "remotes": _Listed(
+        "List homes on other machines, check one, or add one.",
+        "remotes",
+        " check hawk",
+        {"remotes": []},
+    ),
     "serve": _Listed("Run the home's server in the foreground.", "serve", ""),
     "stop": _Listed("Stop the home's server.", "serve:stop", "", {"stopped": False}),
     "init": _Listed(
@@ -261,7 +269,13 @@ class _Group(TyperGroup):
         return known
 
     def resolve_command(self, ctx: Any, args: list[str]) -> Any:
-        """Find the command that the arguments call, and build it."""
+        """Find the command that the arguments call, and build it; or run it on a remote."""
+        if args and args[0] in _THERE | _HERE and (remote := os.environ.get("CRYSTALMATH_ON")):
+            if args[0] in _HERE:
+                ctx.fail(f"crystalmath {args[0]} is for this machine alone, and --on does not fit")
+            from crystalmath.cli.remotes import run_on
+
+            ctx.exit(run_on(remote, args))
         if args and (package := _APART.get(args[0])) and args[0] not in _added():
             ctx.fail(
                 f"the command {args[0]!r} is in the package crystalmath-{package}, which is not "
@@ -419,11 +433,34 @@ def _version(*, show: bool) -> None:
 @app.callback()
 def _common(
     *,
-    version: Annotated[
+    _: Annotated[
         bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version.")
     ] = False,
+    _on: Annotated[
+        str | None,
+        typer.Option(
+            "--on",
+            metavar="NAME",
+            callback=lambda name: _set("CRYSTALMATH_ON", name),
+            help="Ask a home on another machine over SSH, [remotes.NAME] of config.toml.",
+        ),
+    ] = None,
+    _home: Annotated[
+        str | None,
+        typer.Option(
+            "--home",
+            metavar="DIR",
+            callback=lambda folder: _set("CRYSTALMATH_HOME", folder),
+            help="The home, in place of CRYSTALMATH_HOME.",
+        ),
+    ] = None,
 ) -> None:
     pass
+
+
+def _set(variable: str, value: str | None) -> None:
+    if value is not None:
+        os.environ[variable] = value
 
 
 def _reporting(function: Callable[..., int], answer: Mapping[str, Any]) -> Callable[..., int]:
@@ -448,6 +485,12 @@ def _reporting(function: Callable[..., int], answer: Mapping[str, Any]) -> Calla
         except (CrystalMathError, ImportError, OSError) as error:
             code = getattr(error, "code", "import" if isinstance(error, ImportError) else "system")
             _report(error, code, options, answer, verbose=verbose)
+            return 1
+        except (AttributeError, LookupError, TypeError, ValueError) as error:
+            if (remote := os.environ.get("CRYSTALMATH_ON")) is None:
+                raise
+            what = f"an answer of {remote} cannot be used ({type(error).__name__}: {error})"
+            _report(CrystalMathError(what), "unreachable", options, answer, verbose=verbose)
             return 1
 
     command.__annotations__ = {one.name: one.annotation for one in parameters}

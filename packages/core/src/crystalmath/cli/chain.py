@@ -13,9 +13,9 @@ from crystalmath.cli.shared import common_arguments, output
 from crystalmath.cli.shared.parameter_options import of_option, parse_parameters
 from crystalmath.cli.shared.structure_files import read_documents
 from crystalmath.cli.shared.submission_options import submitted, tell_known, with_options
-from crystalmath.client.job_keys import own_key
 from crystalmath.errors import InvalidJob, NotSubmitted, did_you_mean
 from crystalmath.models import Reference, SubmissionOptions
+from crystalmath.models.job_keys import own_key
 from crystalmath.recipes.job_structure import read_path
 
 if TYPE_CHECKING:
@@ -62,7 +62,7 @@ def chain(
     """
     from crystalmath import config
     from crystalmath.client.chaining import STEP, Chain
-    from crystalmath.client.request import document
+    from crystalmath.client.request import document, present_writer
 
     if STEP in (options.get("labels") or {}):
         output.refuse(
@@ -88,9 +88,8 @@ def chain(
         )
         for name, structure in read
     ]
-    configured = config.load()
-    environment = config.submitters_environment(configured)
-    written = sequence.written(each, lambda one: document(one, configured, environment))
+    of_home = present_writer().configured()
+    written = sequence.written(each, lambda one: document(one, *of_home))
     places = [(structure, name) for structure, _ in read for name in sequence.names]
     names = [" ".join(place) for place in places]
     results = submitted(zip(names, written, strict=True), together=len(sequence.names))

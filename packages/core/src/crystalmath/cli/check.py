@@ -22,6 +22,7 @@ from crystalmath.cli.shared.submission_options import (
     make_submission,
     with_options,
 )
+from crystalmath.config import remote_name
 from crystalmath.errors import InvalidJob, ServerNotRunning, fault
 from crystalmath.models import FlowCheck, Inputs, Submission, SubmissionOptions
 from crystalmath.models.job_notes import in_tree, written_findings
@@ -337,14 +338,17 @@ def _show(answer: CheckedJob) -> None:
             FlowCheck.read(answer["flow"]), [each["message"] for each in answer["findings"]]
         )
     for copy in answer["copies"]:
-        output.write(f"runs in a copy of {copy['folder']} ({output.size(copy['size'])})")
+        output.write(
+            f"runs in a copy of {output.there(copy['folder'])} ({output.size(copy['size'])})"
+        )
     for severity in ("error", "warning"):
         for finding in answer["findings"]:
             if finding["severity"] == severity:
                 output.write(f"{severity}: {output.sentence(finding)}")
     if answer["environment"]:
         seen = ", ".join(answer["environment"])
-        output.write(f"checked with your environment, as forwarded: {seen}")
+        whose = f"the environment of {name}" if (name := remote_name()) else "your environment"
+        output.write(f"checked with {whose}, as forwarded: {seen}")
     if answer["ok"]:
         output.write("this job would be accepted")
 
@@ -384,7 +388,7 @@ def _show_potcars(files: Sequence[Mapping[str, Any]]) -> None:
     paths = [file["path"] for file in files]
     folder = _shared_folder(paths)
     if folder:
-        output.write(f"reads, below {folder}:")
+        output.write(f"reads, below {output.there(folder)}:")
         paths = [os.path.relpath(path, folder) for path in paths]
     rows = [
         (file["symbol"], file["setup"], file["titel"] or "", path)

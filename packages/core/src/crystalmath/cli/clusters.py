@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from crystalmath._permissions import make_own
 from crystalmath.cli.shared import output
 from crystalmath.cli.shared.common_arguments import Json, any_client
 from crystalmath.cli.shared.health import report
 from crystalmath.cli.shared.parameter_options import parse_walltime
-from crystalmath.errors import ConfigError, CrystalMathError, did_you_mean
-from crystalmath.models.cluster import FLUX_RUN, Check, cluster_checks
+from crystalmath.errors import CrystalMathError, did_you_mean
+from crystalmath.models.cluster import Check, cluster_checks
+from crystalmath.models.cluster_examples import EXAMPLES
 from crystalmath.models.job_notes import JobState
 
 if TYPE_CHECKING:
@@ -21,87 +21,6 @@ if TYPE_CHECKING:
 
     from crystalmath.client import Client, Job
     from crystalmath.wire.answers import ClusterEntry
-
-
-_OF_ALLOCATIONS = """\
-walltime = "04:00:00"            # of a job that gives none
-launcher = "{launcher}"   # starts a job's ranks
-# queue = "{queue}"{more}
-# account = "my-project"
-# nodes = 1                      # these are of a job that asks for nothing else
-# ranks = 16
-# cores_per_rank = 1
-{also}# worker_init = "module load vasp"             # before anything else
-# environment = {{ VASP_PP_PATH = "/sw/potcars" }}   # what jobs see there in place of yours
-# scratch = "$TMPDIR"            # calculations run on the node's own disk
-"""
-
-_SLURM = """
-[clusters.slurm]                 # --cluster slurm
-engine = "parsl"                 # pilot jobs that run many of yours, one after another
-scheduler = "slurm"
-walltime = "04:00:00"            # of a pilot job
-# queue = "main"                 # the partition; default: Slurm's own
-# account = "my-project"
-# nodes = 1                      # of a pilot job
-# workers_per_node = 8           # jobs at a time on a node; default: its cores
-# max_blocks = 2                 # pilot jobs at a time
-# max_idletime = "2m"            # one without work ends after this time
-# mpi = "srun"                   # jobs take --nodes and --ranks; without ..._per_node
-# cores_per_node = 64            # asked for on each node; default: whole nodes (exclusive)
-# memory_mb = 128000             # of a pilot job, on all its nodes together
-# options = { constraint = "skylake" }         # more options of sbatch, without dashes
-# worker_init = "module load vasp"             # on each node, before anything else
-# environment = { VASP_PP_PATH = "/sw/potcars" }   # what jobs see there in place of yours
-# scratch = "$TMPDIR"            # calculations run on the node's own disk
-"""
-
-
-_WORKSTATION = """
-[clusters.workstation]           # --cluster workstation
-engine = "local"                 # this machine: its workers are those of --cluster local
-scheduler = "local"
-launcher = "mpirun -np {ranks}"  # starts a job's ranks
-# ranks = 8                      # these are of a job that asks for nothing else
-# cores_per_rank = 1
-# walltime = "24:00:00"
-# worker_init = "module load vasp"             # before anything else
-# environment = { VASP_PP_PATH = "/sw/potcars" }   # what jobs see there in place of yours
-# scratch = "$TMPDIR"            # calculations run on the node's own disk
-"""
-
-
-_MEMORY = "# memory_mb = 64000              # of a job, on all its nodes together\n"
-_EXCLUSIVE = '# options = { exclusive = "" }    # more options of flux batch, without dashes\n'
-
-
-def _allocations(name: str, scheduler: str, also: str = _MEMORY, **said: str) -> str:
-    return f"""
-[clusters.{name}]{" " * (22 - len(name))}# --cluster {name}
-engine = "psij"                  # one allocation for each job
-scheduler = "{scheduler}"
-{_OF_ALLOCATIONS.format(also=also, **said)}"""
-
-
-_MPIRUN = "mpirun -np {ranks}"
-#: Tables for config.toml, by the names of the clusters in them.
-EXAMPLES = {
-    "slurm": _SLURM,
-    "allocations": _allocations(
-        "allocations",
-        "slurm",
-        launcher="srun --ntasks={ranks} --cpus-per-task={cores_per_rank}",
-        queue="main",
-        more="                 # the partition; default: Slurm's own",
-    ),
-    "pbs": _allocations("pbs", "pbs", launcher=_MPIRUN, queue="workq", more=""),
-    "lsf": _allocations("lsf", "lsf", launcher=_MPIRUN, queue="normal", more=""),
-    # Flux allocates no memory.
-    "flux": _allocations(
-        "flux", "flux", also=_EXCLUSIVE, launcher=FLUX_RUN, queue="pbatch", more=""
-    ),
-    "workstation": _WORKSTATION,
-}
 
 
 #: The word for a cluster with a batch system that `clusters check` has not proved yet.
@@ -214,14 +133,9 @@ def _word(cluster: ClusterEntry, client: Client) -> str:
 def _init(name: str, *, as_json: bool) -> int:
     from crystalmath import config
 
-    configured = config.load()  # raises if the file cannot be read, before anything is written
-    if name in configured.clusters:
-        raise ConfigError(f"[clusters.{name}] stands in {configured.home / 'config.toml'} already")
-    make_own(configured.home)
-    path = configured.home / "config.toml"
-    path.touch(mode=0o600)  # a file that others can write to would be refused
-    with path.open("a", encoding="utf-8") as file:
-        file.write(EXAMPLES[name])
+    if remote := config.remote_name():
+        output.refuse(f"it changes the configuration here; log in to {remote} for its own", "--on")
+    path = config.add_table(EXAMPLES[name], "clusters", name)
     if as_json:
         output.write_json({"path": str(path), "cluster": name})
     else:
@@ -252,7 +166,7 @@ def _checks(name: str, timeout_s: float) -> Iterator[Check]:
         yield from checks
         yield _late(job, timeout_s)
         return
-    with any_client() as client:
+    with any_client(runs=True) as client:
         yield from client.check_cluster(name, job.job_id)["checks"]
 
 

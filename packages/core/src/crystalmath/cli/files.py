@@ -25,9 +25,9 @@ if TYPE_CHECKING:
 def path(job_id: JobId, *, as_json: Json = False) -> int:
     """Print a job's work directory.
 
-    It works in every state of the job, and brings a packed job back; if the directory was removed,
-    it is an error. A flow has a folder of links to the directories of its steps (03-static-Cu80),
-    made as the steps end.
+    Works in every state of the job, and fails if the directory was removed. It brings a packed job
+    back. A flow has a folder of links to the directories of its steps (03-static-Cu80), made as the
+    steps end.
     """
     with any_client() as client:
         job = client.job(client.find(job_id))
@@ -39,7 +39,7 @@ def path(job_id: JobId, *, as_json: Json = False) -> int:
     if as_json:
         output.write_json({"job_id": job.job_id, "path": place})
     else:
-        output.write(place)
+        output.write(str(output.there(place)))
     return 0
 
 
@@ -50,20 +50,32 @@ def files(
         typer.Option(min=1, metavar="N", help="The number of the attempt; default: the latest."),
     ] = None,
     *,
+    get: Annotated[
+        str | None,
+        typer.Option(
+            "--get",
+            metavar="DIR",
+            help="Write the files of the latest attempt into this folder; again: go on, and check.",
+        ),
+    ] = None,
     as_json: Json = False,
 ) -> int:
     """List the files of a job's work directory.
 
-    crystalmath logs ID FILE prints one.
+    crystalmath logs ID FILE prints one, and --get writes all of them into a folder.
     """
+    if get is not None and attempt is not None:
+        output.refuse("it brings the files of the latest attempt", "--get")
     with any_client() as client:
+        if get is not None:
+            return _get(client, client.find(job_id), get, as_json=as_json)
         listed = client.files(job_id := client.find(job_id), attempt=attempt)
         steps = "" if listed["files"] else output.files_of_steps(client.job(job_id).document())
     if as_json:
         output.write_json(listed)
         return 0
     if not listed["files"]:
-        output.note(f"there are no files below {listed['work_dir']}{steps}")
+        output.note(f"there are no files below {output.there(listed['work_dir'])}{steps}")
         return 0
     # A table would shorten paths, which users copy.
     output.write(f"{'SIZE':>9}  {'AGE':>6}  FILE")
@@ -72,6 +84,17 @@ def files(
         output.write(f"{size:>9}  {age:>6}  {one['file']}{' (a link)' * one['is_link']}")
     if listed["more"]:
         output.note(f"{listed['more']} more, after these by their paths")
+    return 0
+
+
+def _get(client: Client, job_id: str, directory: str, *, as_json: bool) -> int:
+    here = client.download(job_id, directory)
+    if as_json:
+        files = [one._asdict() for one in here]
+        output.write_json({"job_id": job_id, "directory": directory, "files": files})
+    else:
+        size = output.size(sum(one.size for one in here))
+        output.write(f"{len(here)} file{'s' * (len(here) != 1)} with {size} in {directory}")
     return 0
 
 

@@ -271,7 +271,7 @@ def _ask_number(question: str, default: int) -> int:
 
 def _cluster(choice: str | None, *, asks: bool) -> str | None:
     """Return the name of the example to add: the chosen one, or a detected one after asking."""
-    from crystalmath.cli.clusters import EXAMPLES
+    from crystalmath.models.cluster_examples import EXAMPLES
 
     if choice is not None:
         if choice not in {*EXAMPLES, "none"}:
@@ -292,7 +292,7 @@ def _cluster(choice: str | None, *, asks: bool) -> str | None:
 
 
 def _document(variables: Mapping[str, str], workers: int | None, cluster: str | None) -> str:
-    from crystalmath.cli.clusters import EXAMPLES
+    from crystalmath.models.cluster_examples import EXAMPLES
 
     lines = ["# Written by crystalmath init; docs/configuration.md has all settings."]
     if variables:

@@ -56,16 +56,12 @@ def recipes(
     as_json: Json = False,
 ) -> int:
     """List the available recipes, or show one."""
-    from crystalmath import config
-    from crystalmath.recipes.lookup import full_name
-
     with any_client() as client:
         if name is None:
             entries = client.ask(server.RECIPES_LIST)["recipes"]
             return _list_recipes(entries, as_json=as_json)
-        allow = config.load().recipes_allow
         try:
-            described = client.ask(server.RECIPES_DESCRIBE, recipe=full_name(name, allow))
+            described = client.ask(server.RECIPES_DESCRIBE, recipe=name)
         except InvalidJob:
             below = client.ask(server.RECIPES_LIST, prefix=f"{name}.")["recipes"]
             if not below:
@@ -114,7 +110,7 @@ def _recipe_text(recipe: Mapping[str, Any]) -> str:
         arguments = " its source cannot tell"
     docstring = recipe["docstring"] or "It has no docstring."
     return (
-        f"{recipe['name']}{kind}\n{recipe['file']}:{recipe['line']}\n\n"
+        f"{recipe['name']}{kind}\n{output.there(recipe['file'])}:{recipe['line']}\n\n"
         f"{_BEFORE.get(recipe.get('structure'), _BEFORE[None])}:{arguments}\n\n{docstring}"
     )
 

@@ -21,6 +21,7 @@ from crystalmath.cli.shared.common_arguments import (
     unserved,
 )
 from crystalmath.cli.shared.job_filters import with_filters
+from crystalmath.config import remote_name
 from crystalmath.errors import CrystalMathError, InvalidJob
 from crystalmath.models.job_notes import step_of, told_steps
 from crystalmath.models.written import force_text
@@ -104,10 +105,9 @@ def list_jobs(
     with home_reader() as home:
         if summary:
             return _summary(home, filters, as_json=as_json)
-        jobs = list(home.jobs(limit or None, **wanted))
+        jobs, totals = _listed(home, wanted, limit, counted=as_json)
         full = 0 < limit == len(jobs)
         count = len(jobs)
-        totals = _totals(home, filters) if full or as_json else {}
         listed = {job["job_id"] for job in jobs}
         if tree:
             jobs = _with_steps(home, jobs)
@@ -125,6 +125,18 @@ def list_jobs(
     if more and not as_json:
         output.note(f"{more} more; --limit 0 shows all; {output.counts(totals)}")
     return 0
+
+
+def _listed(
+    home: HomeReader, wanted: Mapping[str, Any], limit: int, *, counted: bool
+) -> tuple[list[JobDocument], Mapping[str, int]]:
+    """Return jobs, and the counts of all by state if there are as many as the limit."""
+    # Counting takes time if there are many jobs, and asking again if a remote is far away.
+    if counted or remote_name():
+        return home.listed(limit or None, **wanted)
+    jobs = list(home.jobs(limit or None, **wanted))
+    filters = {name: value for name, value in wanted.items() if name != "sort"}
+    return jobs, _totals(home, filters) if 0 < limit == len(jobs) else {}
 
 
 def _of_recipe(home: HomeReader, recipe: str | None) -> str:
@@ -316,7 +328,7 @@ def progress(job_ids: JobIds = None, *, filters: dict[str, Any], as_json: Json =
     Without ids and --state it shows all running jobs. Values are read from the output files of
     VASP, Quantum ESPRESSO's pw.x, and ASE's optimizers and dynamics. CALC counts the calculations
     of a job, IONIC and SCF its ionic and electronic steps; AGE is the time since the last output.
-    Ended jobs show their last values. A flow is followed by its running steps.
+    Ended jobs show their last values. A flow is shown by its running steps.
     """
     with home_reader() as home:
         if job_ids or "state" in filters:

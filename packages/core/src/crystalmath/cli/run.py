@@ -107,7 +107,7 @@ def _followed(
 
 def _submitted(client: Client, submission: Submission, interrupts: Interrupts) -> str:
     # client.submit would follow the job in a thread of its own.
-    from crystalmath.client.request import Writer
+    from crystalmath.client.request import present_writer
 
     recipe = str(submission.recipe)
     # The first check takes seconds. Until then there is no job to cancel, and Ctrl-C leaves at
@@ -119,7 +119,7 @@ def _submitted(client: Client, submission: Submission, interrupts: Interrupts) -
     interrupts.leave_if_asked()
     interrupts.passed_on = False
     with asking(client, [recipe]):
-        answer = client.ask(server.JOBS_SUBMIT, **Writer().document(submission))
+        answer = client.ask(server.JOBS_SUBMIT, **present_writer().document(submission))
         return str(answer["job_id"])
 
 
@@ -165,7 +165,7 @@ def report(job: Job) -> None:
     pairs: list[tuple[str, object]] = [("state", f"{job.state.value} ({took:.1f} s)")]
     if job.state is JobState.COMPLETED:
         pairs += output.summary_fields(job.document())
-    pairs += [("work dir", output.work_dir(job.document())), ("job", job.job_id)]
+    pairs += [("work dir", output.there(output.work_dir(job.document()))), ("job", job.job_id)]
     output.write(output.fields(pairs))
     if job.state is JobState.FAILED:
         output.note(f"error: {job.error or 'no reason is known'}")

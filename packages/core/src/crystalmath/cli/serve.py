@@ -145,11 +145,12 @@ def _unfinished() -> dict[str, str | None]:
 
 def _ask(place: Place, *, cancel: bool) -> dict[str, Any] | None:
     """Ask the server to leave, also one of another build; ``None`` if none runs."""
-    from crystalmath.client.remote import Connection
+    from crystalmath.client.transport import read_result
+    from crystalmath.server.endpoint import Connection
 
     try:
         with contextlib.closing(Connection.to(place)) as connection:
-            return connection.call("system.stop", {"cancel": cancel}, ANSWER_S)
+            return read_result(connection.ask("system.stop", {"cancel": cancel}, ANSWER_S))
     except ServerNotRunning:
         return None
     except (OSError, EOFError) as error:

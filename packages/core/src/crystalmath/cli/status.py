@@ -132,6 +132,7 @@ def status_fields(
         ("go on", _go_on(job, reached) if failed and not job["superseded_by"] else None),
         *steps,
         *(pair for pair in output.summary_fields(job) if not steps or pair[0] != "steps"),
+        ("remote", job.get("remote")),
         ("name", job["name"]),
         ("labels", ", ".join(f"{key}={value}" for key, value in job["labels"].items())),
         *each(waits, map(output.parent, waiting)),
@@ -241,7 +242,7 @@ def _story(story: Story, steps: Sequence[tuple[str, object]]) -> list[tuple[str,
         *each("attempts", (_attempt(one, job["started_at"]) for one in story["attempts"])),
         *each("events", (_event(one) for one in story["events"])),
         ("", None if len(story["events"]) < _EVENTS else f"(the first {_EVENTS}; more may follow)"),
-        ("work dir", output.work_dir({**job, "result": None})),
+        ("work dir", output.there(output.work_dir({**job, "result": None}))),
     ]
 
 
@@ -467,7 +468,7 @@ def _print_result(job: Job, returned: str | None, traceback: str | None) -> None
     if job.state.value == "completed":
         document = job.document()
         pairs = [*output.summary_fields(document), ("returned", returned)]
-        pairs += [("work dir", output.work_dir(document)), ("job", job.job_id)]
+        pairs += [("work dir", output.there(output.work_dir(document))), ("job", job.job_id)]
         output.write(output.fields(pairs))
         if said := job.without_files():
             output.note(f"{said}, and of the result what you see")

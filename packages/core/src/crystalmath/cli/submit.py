@@ -31,10 +31,10 @@ from crystalmath.cli.shared.submission_options import (
     tell_known,
     with_options,
 )
-from crystalmath.client.job_keys import own_key
 from crystalmath.errors import CrystalMathError, InvalidJob
 from crystalmath.models import Resources, Submission, SubmissionOptions
 from crystalmath.models.fields import declared
+from crystalmath.models.job_keys import own_key
 from crystalmath.models.resources import RESOURCE_NAMES, as_resources
 from crystalmath.models.written import label_of
 
@@ -179,11 +179,9 @@ def _requests(
     *,
     label_info: bool = False,
 ) -> Iterator[Request]:
-    from crystalmath import config
-    from crystalmath.client.request import document
+    from crystalmath.client.request import document, present_writer
 
-    configured = config.load()
-    environment = config.submitters_environment(configured)
+    of_home = present_writer().configured()
     name, key, labels = options.get("name"), options.get("key"), options.get("labels") or {}
     before: Counter[str] = Counter()
     for file_name, structure in read:
@@ -209,7 +207,7 @@ def _requests(
                 submission = Submission(
                     recipe=recipe, atoms=structure, parameters=parameters, **each
                 )
-                yield full, document(submission, configured, environment)
+                yield full, document(submission, *of_home)
             except CrystalMathError as error:
                 yield full, error
 

@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from crystalmath.models import Filters, HasJobId, JobChange, MapOptions, SubmissionOptions
     from crystalmath.models.resources import Resources, ResourcesGiven
     from crystalmath.models.retry import RetryOptions
+    from crystalmath.remotes.downloads import Downloaded
     from crystalmath.wire.answers import (
         ArchivedJobs,
         CancelledJob,
@@ -79,7 +80,7 @@ class Client:
         self._follower = Follower(self._waiting)
         self._results = Results(self._caller)
         self._tracker = Tracker(self, self._follower, self._results)
-        self._writer = Writer()
+        self._writer = Writer(transport.remote)
         self._submitter = Submitter(self._caller, self._writer, self._tracker)
 
     def __repr__(self) -> str:
@@ -843,6 +844,33 @@ class Client:
         """
         return self.ask(server.JOBS_FILES, job_id=job_id, attempt=attempt)
 
+    def download(self, job_id: str, directory: str | os.PathLike[str]) -> list[Downloaded]:
+        """Write the files of a job's work directory into a folder, also from another machine.
+
+        A later call goes on where one was interrupted, and fetches no file twice. Links are left
+        out.
+
+        Parameters
+        ----------
+        job_id : str
+            The job.
+        directory : str or path
+            The folder, which may exist.
+
+        Returns
+        -------
+        list of Downloaded
+            The ``file`` below the folder, ``size`` in bytes and ``sha256`` of each file.
+
+        Raises
+        ------
+        BadFile
+            A file is there already and differs, or one has changed meanwhile.
+        """
+        from crystalmath.remotes.downloads import download
+
+        return download(self.ask, job_id, Path(directory))
+
     def progress(self, job_ids: JobsLike, *, history: bool = False) -> dict[str, Progress | None]:
         """Return the progress of jobs' calculations, read from the output of their programs.
 
@@ -1133,7 +1161,8 @@ class Client:
         InvalidJob
             The file exists, or a job has not ended. Nothing was written.
         """
-        return storage.write_archive(self.ask, path, job_ids, filters)
+        away = self._transport.remote is not None
+        return storage.write_archive(self.ask, path, job_ids, filters, away=away)
 
     def import_archive(self, path: str | os.PathLike[str]) -> ImportedJobs:
         """Import the jobs of an archive that :meth:`archive` of another home has written.
@@ -1149,7 +1178,7 @@ class Client:
         InvalidJob
             The archive is damaged or inconsistent. Nothing was imported.
         """
-        return storage.import_archive(self.ask, path)
+        return storage.import_archive(self.ask, path, away=self._transport.remote is not None)
 
     # --- clusters and the server -------------------------------------------------------------
 

@@ -20,7 +20,7 @@ def check_cluster(
     caller: Caller,
     name: str,
     job_id: str | None,
-    environment: Mapping[str, str],
+    environment: Mapping[str, str] | None,
     wait: Callable[[str], Iterable[object]],
 ) -> ClusterChecked:
     """Send a small job to a cluster unless there is one, wait, and return its checks."""
@@ -35,7 +35,8 @@ def check_cluster(
 
 
 def _checked(caller: Caller, name: str, **more: object) -> ClusterChecked:
-    answer = caller.call(server.CLUSTERS_CHECK, {"cluster": name, **more})
+    sent = {key: value for key, value in more.items() if value is not None}
+    answer = caller.call(server.CLUSTERS_CHECK, {"cluster": name, **sent})
     if not answer["checks"] and answer["status"] == "error":
         raise_answered(answer)
     return {
@@ -46,7 +47,9 @@ def _checked(caller: Caller, name: str, **more: object) -> ClusterChecked:
     }
 
 
-def list_presets(ask: server.Ask, name: str | None, environment: Mapping[str, str]) -> list[Preset]:
+def list_presets(
+    ask: server.Ask, name: str | None, environment: Mapping[str, str] | None
+) -> list[Preset]:
     """Return quacc's presets as jobs in an environment see them."""
     answer = ask(server.PRESETS_LIST, name=name, environment=environment)
     return [Preset.read(preset) for preset in answer["presets"]]

@@ -147,9 +147,9 @@ def changes(transport: Transport, job_ids: Sequence[str], timeout: float | None)
     seen: dict[str, tuple[int, str]] = {}
     remaining = dict.fromkeys(job_ids)
     waiting = _Waiting()
-    log = EventLog(transport)
     batch = list(remaining)
     backoff = Backoff()
+    log = _opened(transport, backoff, end)
     while True:
         sent_at = time.monotonic()
         try:
@@ -184,6 +184,17 @@ def changes(transport: Transport, job_ids: Sequence[str], timeout: float | None)
         except (ServerNotRunning, ConnectionLost) as error:
             backoff.wait(error)
             batch = list(remaining)
+
+
+def _opened(transport: Transport, backoff: Backoff, end: float) -> EventLog:
+    """Return the present position in the event log, also after a lost connection."""
+    while True:
+        try:
+            return EventLog(transport)
+        except ConnectionLost as error:
+            if time.monotonic() >= end:
+                raise
+            backoff.wait(error)
 
 
 def change_events(

@@ -14,6 +14,8 @@ from crystalmath.errors import ConfigError
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
+    from crystalmath.remotes.remote_home import RemoteHome
+
 #: The version of the protocol that this client speaks.
 PROTOCOL = 1
 #: The version that this process has loaded; an upgrade may replace it on the disk.
@@ -55,6 +57,21 @@ def check_build(theirs: str, home: Path, host: str | None = None) -> None:
         f"the server of {home}{place} runs crystalmath {theirs}, and this is {_MINE}; "
         f"{where}{_REMEDY}"
     )
+
+
+def check_remote(server: Mapping[str, Any], remote: RemoteHome) -> None:
+    """Refuse the server of a remote home that is of another release (`ProtocolMismatch`).
+
+    Builds of one release speak the same protocol, and the cluster has its own.
+    """
+    theirs, mine = str(server.get("version")).partition("+")[0], _MINE.partition("+")[0]
+    if theirs != mine or server.get("protocol") != PROTOCOL:
+        raise ProtocolMismatch(
+            f"{remote} runs crystalmath {theirs} (protocol {server.get('protocol')}), and this is "
+            f"{mine} ({PROTOCOL}): install the same release here and there; if it is there "
+            f"already, `crystalmath --on {remote.name} stop` ends the old server, and running jobs "
+            "go on"
+        )
 
 
 def differences(server: Mapping[str, Any], home: Path) -> Iterator[str]:

@@ -1,38 +1,36 @@
-"""Reads about jobs with one request to the home's server, or from the home if none runs.
+"""Reads about jobs with one request to the home's server, or from the home if none runs here.
 
 A shell user waits for every import, so no client, future or event loop is made.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Self, TypeVar, cast
 
 from crystalmath import config
 from crystalmath.client.client_errors import ConnectionLost, raise_answered
-from crystalmath.client.remote import ANSWER_S, HELLO_S, Connection
+from crystalmath.client.remote import ANSWER_S, HELLO_S
 from crystalmath.client.transport import Caller, Transport, find, pages, read_result
 from crystalmath.errors import ServedElsewhere, ServerNotRunning
-from crystalmath.server.endpoint import Place
+from crystalmath.server.endpoint import Connection, Place
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
 
-    from crystalmath.client.client import Client
     from crystalmath.reading.home_jobs import HomeJobs
     from crystalmath.server import Method
-    from crystalmath.wire.answers import JobDocument
+    from crystalmath.wire.answers import JobDocument, JobList
 
 _Answer = TypeVar("_Answer")
 
 
 class HomeReader(Transport):
-    """Asks the server of the present home, or reads the home's files and rows if none runs."""
+    """Asks the home's server, or reads the home's files and rows if none runs on this host."""
 
     def __init__(self, answer_s: float = ANSWER_S) -> None:
         self._answer_s = answer_s
         self._place = Place.of(config.home())
         self._connection: Connection | None = None
-        self._elsewhere: Client | None = None
 
     def __enter__(self) -> Self:
         return self
@@ -41,10 +39,9 @@ class HomeReader(Transport):
         self.close()
 
     def close(self) -> None:
-        """Close the connections."""
-        for one in (self._connection, self._elsewhere):
-            if one is not None:
-                one.close()
+        """Close the connection."""
+        if self._connection is not None:
+            self._connection.close()
 
     def require_build(self) -> None:
         """Refuse a server of another build, before it is asked (`ProtocolMismatch`)."""
@@ -63,7 +60,6 @@ class HomeReader(Transport):
         sent = {name: value for name, value in params.items() if value is not None}
         document = self._answered(
             lambda: self.call(method, sent),
-            lambda client: client.call(method, sent),
             lambda jobs, answers: answers.answer(jobs, method, sent),
         )
         raise_answered(document)
@@ -76,7 +72,6 @@ class HomeReader(Transport):
         """Return a result as :meth:`Client.result_json` does."""
         text: bytes | None = self._answered(
             lambda: Caller(self).result_text(job_id, field, brief=brief),
-            lambda client: client.result_json(job_id, field, brief=brief),
             lambda jobs, answers: answers.result_text(jobs, job_id, field, brief=brief),
         )
         return text
@@ -92,15 +87,25 @@ class HomeReader(Transport):
         """Yield jobs, newest first, page by page; see ``jobs.list``."""
         return pages(self.ask, limit, filters)
 
+    def listed(
+        self, limit: int | None, **filters: Any
+    ) -> tuple[list[JobDocument], Mapping[str, int]]:
+        """Return jobs as `jobs` does, and the counts of all by state, with the same requests."""
+        totals: dict[str, int] = {}
+
+        def ask(method: Method[_Answer], **params: Any) -> _Answer:
+            page = self.ask(method, **params, totals=None if totals else True)
+            totals.update(cast("JobList", page).get("totals") or {})
+            return page
+
+        return list(pages(ask, limit, filters)), totals
+
     def _answered(
-        self,
-        of_server: Callable[[], Any],
-        elsewhere: Callable[[Client], Any],
-        of_home: Callable[[HomeJobs, Any], Any],
+        self, of_server: Callable[[], Any], of_home: Callable[[HomeJobs, Any], Any]
     ) -> Any:
         try:
             return of_server()
-        except ServerNotRunning:
+        except (ServerNotRunning, ServedElsewhere):
             from crystalmath.reading import job_answers
             from crystalmath.reading.home_jobs import HomeJobs
 
@@ -111,12 +116,6 @@ class HomeReader(Transport):
                 require_home(self._place, server)
             with HomeJobs.look(config.load()) as jobs:
                 return of_home(jobs, job_answers)
-        except ServedElsewhere:
-            if self._elsewhere is None:
-                from crystalmath.client.opening import connect
-
-                self._elsewhere = connect(start=False)
-            return elsewhere(self._elsewhere)
 
     def message(
         self, method: str, params: Mapping[str, Any], timeout: float | None = None
@@ -151,7 +150,7 @@ class HomeReader(Transport):
         hello_s = min(HELLO_S, seconds)  # a suspended server does not answer
         server = self._place.read_lock()
         if server is None:
-            check_server(connection.call(*hello, hello_s), self._place.home)
+            check_server(read_result(connection.ask(*hello, hello_s)), self._place.home)
             return connection.ask(*request, seconds)
         version, answer = connection.ask_both([hello, request], seconds, hello_s)
         check_server(read_result(version), self._place.home)

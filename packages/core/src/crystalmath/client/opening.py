@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING
 
 from crystalmath import config
 from crystalmath.client.client import Client
-from crystalmath.client.handshake import check_build
 from crystalmath.client.remote import Remote
 from crystalmath.server.endpoint import Place
 
@@ -14,31 +13,47 @@ if TYPE_CHECKING:
     from crystalmath.server.endpoint import Server
 
 
-def connect(*, start: bool = True) -> Client:
-    """Connect to the server of the present home.
+def connect(*, start: bool = True, on: str | None = None) -> Client:
+    """Connect to the server of the present home, or to that of a home on another machine.
 
     The server owns the jobs: they go on when this process ends. If the server runs on another
-    host that sees the home, requests and answers go through files in the home.
+    host, the client reads jobs in the home that both hosts see. Any request that changes something
+    raises `ServedElsewhere`, which says how to reach that server.
 
     Parameters
     ----------
     start : bool
         Start a server in the background if none runs, now and at later requests. A server that
-        was stopped stays stopped while the client only waits for jobs.
+        was stopped stays stopped while the client only waits for jobs. A home on another machine
+        always has a server.
+    on : str, optional
+        The home ``[remotes.NAME]`` of the configuration, over SSH; default: ``CRYSTALMATH_ON``,
+        else the home here.
 
     Raises
     ------
     ServerNotRunning
         No server runs, and `start` is false.
+    ServedElsewhere
+        Only the host of the server sees the job database.
     ServerError
         No server could be started, or the server is of another build.
+    ConfigError
+        The configuration has no such remote.
+    Unreachable
+        The other machine cannot be reached, or has no crystalmath; the message has the remedy.
     """
+    if name := config.remote_name() if on is None else on:
+        from crystalmath.client.over_ssh import opened
+        from crystalmath.remotes.remote_home import named
+
+        return Client(opened(named(name)))
     place = Place.of(config.home())
     server = _elsewhere(place)
     if server is not None:
-        from crystalmath.client.other_host import OtherHost
+        from crystalmath.client.other_host import OtherHost, require_home
 
-        check_build(server.version, place.home, server.identity.host)
+        require_home(place, server)
         return Client(OtherHost(place, server))
     remote = Remote(place, (lambda: _start(place)) if start else None)
     remote.open()
@@ -71,7 +86,7 @@ def in_process() -> Client:
     Raises
     ------
     ServedElsewhere
-        A server on another host has the job database for itself.
+        Only the host of the home's server sees the job database.
     ProtocolMismatch
         A server of another build uses the job database.
     """

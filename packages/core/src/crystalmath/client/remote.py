@@ -1,23 +1,19 @@
-"""Asks the home's server through its socket."""
+"""Asks a server through connections of one request at a time: that of the home, by its socket."""
 
 from __future__ import annotations
 
-import contextlib
-import itertools
 import os
-import socket
 import threading
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any
 
 from crystalmath.client.client_errors import ClientClosed, ConnectionLost
 from crystalmath.client.handshake import check_server
 from crystalmath.client.transport import Transport, read_result
 from crystalmath.errors import ServerNotRunning
-from crystalmath.server.endpoint import require_socket
-from crystalmath.wire import messages
+from crystalmath.server.endpoint import Connection
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Mapping
 
     from crystalmath.server.endpoint import Place
 
@@ -31,125 +27,15 @@ HELLO_S = 30.0
 KEPT = 4
 
 
-class Connection:
-    """One connection, which carries one request after the other."""
+class Connected(Transport):
+    """A server, over as many connections as there are requests at a time."""
 
-    def __init__(self, path: os.PathLike[str]) -> None:
-        self._socket = socket.socket(socket.AF_UNIX)
-        try:
-            self._socket.connect(os.fspath(path))
-        except BaseException:
-            self._socket.close()
-            raise
-        self._answers = self._socket.makefile("rb")
-        self._ids = itertools.count(1)
+    #: The place of the server's log.
+    log = ""
 
-    @classmethod
-    def to(cls, place: Place) -> Self:
-        """Open a connection to a home's server, if its socket can be trusted.
-
-        `ServerNotRunning`: none listens. `ServedElsewhere`, `PlaceError`, `OSError`: it cannot be
-        reached.
-        """
-        path = place.address()
-        try:
-            require_socket(path)
-            return cls(path)
-        except (FileNotFoundError, ConnectionRefusedError) as error:
-            raise ServerNotRunning(
-                f"no server of {place.home} runs; `crystalmath serve` starts one"
-            ) from error
-
-    def abort(self) -> None:
-        """Make a thread that waits for an answer on this connection get an error."""
-        with contextlib.suppress(OSError):  # the server was faster
-            self._socket.shutdown(socket.SHUT_RDWR)
-
-    def close(self) -> None:
-        """Close the connection."""
-        self._answers.close()
-        self._socket.close()
-
-    def is_fresh(self) -> bool:
-        """Return whether the connection is open and has no unread bytes."""
-        self._socket.settimeout(0.0)
-        try:
-            self._socket.recv(1, socket.MSG_PEEK)
-        except BlockingIOError:
-            return True
-        except OSError:
-            return False
-        return False
-
-    def ask(self, method: str, params: Mapping[str, Any], timeout: float) -> bytes:
-        """Send a request and return the whole message that answers it.
-
-        `OSError`, `EOFError`: the server has gone, is going, or does not answer in time.
-        """
-        return self.ask_both([(method, params)], timeout)[0]
-
-    def call(self, method: str, params: Mapping[str, Any], timeout: float) -> dict[str, Any]:
-        """Send a request and return its result, or raise the error; otherwise as `ask`."""
-        return read_result(self.ask(method, params, timeout))
-
-    def ask_both(
-        self,
-        requests: Sequence[tuple[str, Mapping[str, Any]]],
-        timeout: float,
-        first_s: float | None = None,
-    ) -> list[bytes]:
-        """Send requests together, and return the messages that answer them, in their order.
-
-        The first message must come within `first_s`, if given.
-        """
-        numbers = [next(self._ids) for _ in requests]
-        self._socket.settimeout(timeout if first_s is None else first_s)
-        documents = [
-            {"jsonrpc": "2.0", "id": number, "method": method, "params": params}
-            for number, (method, params) in zip(numbers, requests, strict=True)
-        ]
-        self._socket.sendall(b"".join(messages.frame(messages.dumps(one)) for one in documents))
-        answers = [self._message()]
-        self._socket.settimeout(timeout)
-        answers += [self._message() for _ in requests[1:]]
-        # Answers come in any order, each with the number of its request first. An answer without a
-        # number is an error that stands for all.
-        begins = [b'{"jsonrpc":"2.0","id":%d,' % number for number in numbers]
-        return [next((o for o in answers if o.startswith(b)), answers[0]) for b in begins]
-
-    def _message(self) -> bytes:
-        header = b"".join(iter(self._line, b"\r\n"))
-        length = messages.read_length(header, most=None)
-        body = self._answers.read(length)
-        if len(body) < length or messages.is_stopping(body):
-            raise EOFError
-        return body
-
-    def _line(self) -> bytes:
-        line = self._answers.readline(messages.MAX_HEADER)
-        if not line.endswith(b"\n"):
-            raise EOFError
-        return line
-
-
-class Remote(Transport):
-    """The home's server, over as many connections as there are requests at a time.
-
-    `start` starts a server if none runs. A `waiting` transport starts one only after a crash, so
-    that a stopped server stays stopped while clients wait for jobs.
-    """
-
-    def __init__(
-        self, place: Place, start: Callable[[], object] | None = None, *, waiting: bool = False
-    ) -> None:
-        self._place = place
-        self._start = start
-        self._waiting = waiting
+    def __init__(self) -> None:
         self._closed = False
         self._reset()
-
-    def __str__(self) -> str:
-        return f"the server of {self._place.home}"
 
     def _reset(self) -> None:
         # A fork needs it, too: the connections are the parent's, and the lock may be held.
@@ -161,10 +47,6 @@ class Remote(Transport):
     def open(self) -> None:
         """Connect and check the server; the connection is kept for the first request."""
         self._keep(self._take())
-
-    def for_waiting(self) -> Remote:
-        """Return another transport to this server, for waiting."""
-        return Remote(self._place, self._start, waiting=True)
 
     def close(self) -> None:
         """Close the connections; requests under way end with an error."""
@@ -188,13 +70,13 @@ class Remote(Transport):
                 answer = connection.ask(method, params, seconds)
             except (OSError, EOFError) as error:
                 self._drop(connection)
-                repeatable = _is_repeatable(method, params)
+                repeatable = is_repeatable(method, params)
                 if again or not repeatable or isinstance(error, TimeoutError):
                     raise self._lost(method, seconds, error, once=not repeatable) from error
                 again = True
             except BaseException as stopped:  # Ctrl-C: the next request would read its answer
                 self._drop(connection)
-                if not _is_repeatable(method, params):
+                if not is_repeatable(method, params):
                     stopped.add_note(_interrupted(method))
                 raise
             else:
@@ -238,6 +120,48 @@ class Remote(Transport):
         connection.close()
         self._check()
 
+    def _connect(self) -> Connection:
+        """Open a connection, and check the server."""
+        raise NotImplementedError
+
+    def _lost(
+        self, method: str, seconds: float, error: Exception, *, once: bool = False
+    ) -> ConnectionLost:
+        if isinstance(error, TimeoutError):
+            event = f"has not answered {method} for {seconds:g} s; its log is {self.log}"
+        elif once:
+            event = (
+                f"went away before it answered {method}, and may have carried it out: list the "
+                "jobs before you repeat it (a job with a key can be submitted again without harm)"
+            )
+        else:
+            event = f"went away before it answered {method}; its log is {self.log}"
+        return ConnectionLost(f"{self} {event}")
+
+
+class Remote(Connected):
+    """The home's server on this host.
+
+    `start` starts a server if none runs. A `waiting` transport starts one only after a crash, so
+    that a stopped server stays stopped while clients wait for jobs.
+    """
+
+    def __init__(
+        self, place: Place, start: Callable[[], object] | None = None, *, waiting: bool = False
+    ) -> None:
+        self._place = place
+        self._start = start
+        self._waiting = waiting
+        self.log = str(place.log)
+        super().__init__()
+
+    def __str__(self) -> str:
+        return f"the server of {self._place.home}"
+
+    def for_waiting(self) -> Remote:
+        """Return another transport to this server, for waiting."""
+        return Remote(self._place, self._start, waiting=True)
+
     def _connect(self, *, again: bool = True) -> Connection:
         """Open a connection and check the server, which is started if need be."""
         try:
@@ -249,7 +173,7 @@ class Remote(Transport):
             self.is_cold = True
             connection = Connection.to(self._place)
         try:
-            version = connection.call("system.version", {}, HELLO_S)
+            version = read_result(connection.ask("system.version", {}, HELLO_S))
             check_server(version, self._place.home)
         except (OSError, EOFError) as error:
             connection.close()
@@ -261,20 +185,6 @@ class Remote(Transport):
             raise
         return connection
 
-    def _lost(
-        self, method: str, seconds: float, error: Exception, *, once: bool = False
-    ) -> ConnectionLost:
-        if isinstance(error, TimeoutError):
-            event = f"has not answered {method} for {seconds:g} s; its log is {self._place.log}"
-        elif once:
-            event = (
-                f"went away before it answered {method}, and may have carried it out: list the "
-                "jobs before you repeat it (a job with a key can be submitted again without harm)"
-            )
-        else:
-            event = f"went away before it answered {method}; its log is {self._place.log}"
-        return ConnectionLost(f"the server of {self._place.home} {event}")
-
 
 def _interrupted(method: str) -> str:
     return (
@@ -282,7 +192,8 @@ def _interrupted(method: str) -> str:
     )
 
 
-def _is_repeatable(method: str, params: Mapping[str, Any]) -> bool:
-    from crystalmath.server.handlers import is_repeatable  # needed only if an answer is lost
+def is_repeatable(method: str, params: Mapping[str, Any]) -> bool:
+    """Return whether a request has the same effect when it is carried out twice."""
+    from crystalmath.server import handlers  # needed only if an answer is lost
 
-    return is_repeatable(method, params)
+    return handlers.is_repeatable(method, params)

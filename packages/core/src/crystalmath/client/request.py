@@ -5,7 +5,9 @@ from __future__ import annotations
 import inspect
 import os
 import secrets
+from collections import Counter
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 
@@ -17,6 +19,7 @@ from crystalmath.errors import CrystalMathError, InvalidJob
 from crystalmath.models import Submission
 from crystalmath.models.checks import check_fields
 from crystalmath.models.fields import declared, to_wire
+from crystalmath.models.job_keys import own_key
 from crystalmath.recipes.quacc_settings import changed_settings
 from crystalmath.wire import messages
 
@@ -24,6 +27,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
 
     from crystalmath.config import Config
+    from crystalmath.remotes.remote_home import RemoteHome
     from crystalmath.wire.answers import RetriedJob
 
 _Name = TypeVar("_Name")
@@ -44,9 +48,13 @@ _CHECKED = {one.name for one in declared(Submission)} - {"recipe", "atoms"}
 
 
 class Writer:
-    """Writes submissions with the home's configuration and the present environment."""
+    """Writes submissions with the home's configuration and the present environment.
 
-    def __init__(self) -> None:
+    Submissions for a `remote` home have nothing of this machine's.
+    """
+
+    def __init__(self, remote: RemoteHome | None = None) -> None:
+        self._remote = remote
         # A copy keeps the writer with its home if os.environ changes.
         self._environ = dict(os.environ)
 
@@ -55,9 +63,17 @@ class Writer:
         # It is read on demand: a client that only reads needs no configuration.
         return config.Source(self._environ)
 
-    def configured(self) -> tuple[Config, dict[str, str]]:
-        """Return the home's configuration, and the part of the environment that jobs get."""
+    def configured(self) -> tuple[Config, dict[str, str] | None]:
+        """Return the home's configuration, and the part of the environment that jobs get.
+
+        Jobs of a remote home get ``None``, which stands for the environment there.
+        """
         configured = self._source.current()
+        if self._remote is not None:
+            from crystalmath.client.over_ssh import version_of
+
+            allow = tuple(version_of(self._remote)["recipes_allow"])
+            return replace(configured, recipes_allow=allow, engine=None, clusters={}), None
         environment = config.submitters_environment(configured, os.environ)
         return configured, environment | config.submitters_environment(
             configured, changed_settings()
@@ -83,23 +99,32 @@ class Writer:
         return map(dict, batched((i, written(one)) for i, one in enumerate(submissions)))
 
 
+def present_writer() -> Writer:
+    """Return a writer for the home here, or for the one that ``CRYSTALMATH_ON`` names."""
+    if (name := config.remote_name()) is None:
+        return Writer()
+    from crystalmath.remotes.remote_home import named
+
+    return Writer(named(name))
+
+
 def document(
-    submission: Submission, configured: Config, environment: Mapping[str, str]
+    submission: Submission, configured: Config, environment: Mapping[str, str] | None
 ) -> dict[str, Any]:
     """Return a submission as the parameters of ``jobs.submit``; nothing else encodes it.
 
-    `environment` is sent unless the submission has one of its own. `InvalidJob`: a value cannot be
-    sent.
+    `environment` is sent unless the submission has one of its own. Without one the submission is
+    for a remote home, and paths in parameters are those of that machine. `InvalidJob`: a value
+    cannot be sent.
     """
     from crystalmath.recipes import codec
     from crystalmath.recipes.source_folders import anchored
 
     check_fields(submission, _CHECKED)
     recipe = recipe_name(submission.recipe, configured.recipes_allow)
-    parameters = {
-        name: codec.encode_request(value, str(name))
-        for name, value in anchored(recipe, submission.parameters).items()
-    }
+    is_away = environment is None
+    given = submission.parameters if is_away else anchored(recipe, submission.parameters)
+    parameters = {name: codec.encode_request(value, str(name)) for name, value in given.items()}
     brought = submission.environment
     sent = evolve(
         submission,
@@ -284,3 +309,23 @@ def _structure(atoms: object) -> str | dict[str, Any] | None:
             "ase.io.read reads files, pymatgen structures have to_ase_atoms()"
         )
     return to_ase_json(check_atoms(atoms))
+
+
+def keyed(
+    structures: Iterable[Any], key: str | None, request_of: Callable[[object], object]
+) -> Iterator[tuple[Any, str | None]]:
+    """Yield structures, each with the key of its job, as the command line makes it.
+
+    `request_of` returns the request of an encoded structure, for the fingerprint.
+    """
+    if key is None:
+        yield from ((structure, None) for structure in structures)
+        return
+    before: Counter[str] = Counter()
+    for structure in structures:
+        try:
+            document = structure_document(structure)
+        except CrystalMathError:  # raised again when the job is written, in its place
+            yield structure, None
+        else:
+            yield document, own_key(key, request_of(document), before)

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from crystalmath import server
 from crystalmath.client.transport import LONG_S, chosen, filters_document, parts
+from crystalmath.errors import InvalidJob
 
 if TYPE_CHECKING:
     import os
@@ -71,15 +72,33 @@ def write_archive(
     path: str | os.PathLike[str],
     job_ids: JobsLike | None,
     filters: Filters,
+    *,
+    away: bool,
 ) -> ArchivedJobs:
-    """Write jobs into a new archive; see :meth:`.Client.write_archive`."""
+    """Write jobs into a new archive; see :meth:`.Client.write_archive`.
+
+    `away`: the server is on another machine, which makes the archive, and from where it is fetched.
+    """
     named = chosen(ask, job_ids, filters)
     which = {"filters": filters_document(filters)} if named is None else {"job_ids": named}
-    return ask(server.JOBS_ARCHIVE, timeout=LONG_S, file=_absolute(path), **which)
+    if not away:
+        return ask(server.JOBS_ARCHIVE, timeout=LONG_S, file=_absolute(path), **which)
+    from crystalmath.remotes.downloads import fetch_transfer
+
+    if (place := Path(path)).exists():
+        raise InvalidJob(f"{place} is there already, and is not overwritten; name another file")
+    archived = ask(server.JOBS_ARCHIVE, timeout=LONG_S, **which)
+    fetch_transfer(ask, str(archived["transfer"]), place)
+    return archived
 
 
-def import_archive(ask: server.Ask, path: str | os.PathLike[str]) -> ImportedJobs:
+def import_archive(ask: server.Ask, path: str | os.PathLike[str], *, away: bool) -> ImportedJobs:
     """Take in the jobs of an archive; see :meth:`.Client.import_archive`."""
+    if away:
+        from crystalmath.remotes.downloads import send_transfer
+
+        transfer = send_transfer(ask, Path(path))
+        return ask(server.JOBS_IMPORT, timeout=LONG_S, transfer=transfer)
     return ask(server.JOBS_IMPORT, timeout=LONG_S, file=_absolute(path))
 
 

@@ -9,8 +9,7 @@ from attrs import fields
 
 from crystalmath import server
 from crystalmath.client.client_errors import answered_error, raise_answered, warn_of
-from crystalmath.client.job_keys import keyed
-from crystalmath.client.request import RecipeLike, Writer, ask_again, batched
+from crystalmath.client.request import RecipeLike, Writer, ask_again, batched, keyed
 from crystalmath.client.transport import LONG_S, Caller, chosen, filters_document, parts
 from crystalmath.errors import CrystalMathError, InvalidJob, did_you_mean
 from crystalmath.models import Finding, FlowCheck, Inputs, JobCheck, Submission
@@ -109,7 +108,7 @@ class Submitter:
 
     def recording(self, options: MapOptions) -> AbstractContextManager[None]:
         """Have calls of quacc submit jobs; see :meth:`.Client.recording`."""
-        from crystalmath.client.recording import recording
+        from crystalmath.recipes.recording import recording
 
         for_jobs = {name: value for name, value in options.items() if name not in OF_FLOW}
 

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Collection, Iterator, Sequence
 
     from crystalmath.models import HasJobId
+    from crystalmath.remotes.remote_home import RemoteHome
     from crystalmath.wire.answers import JobDocument
 
 _Answer = TypeVar("_Answer")
@@ -33,6 +34,8 @@ class Transport:
     ends_jobs = False
     #: Whether the first recipe has yet to be imported, which takes seconds.
     is_cold = False
+    #: The home on another machine to which it leads; ``None``: a home that this machine sees.
+    remote: RemoteHome | None = None
 
     def call(
         self, method: str, params: Mapping[str, Any], timeout: float | None = None

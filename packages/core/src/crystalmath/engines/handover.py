@@ -250,7 +250,7 @@ class Handover:
             if others:
                 first.leads = True
                 listed = [(job.job_id, attempt) for job, attempt in others]
-                first.directory.write_parcel(number, listed)
+                first.directory.write_parcel(number, listed, batch=parcel.is_batch)
             elif first.leads or first.adopted:
                 first.directory.remove_parcel(number)
         except OSError as error:
@@ -414,7 +414,9 @@ class Handover:
 
 def _for_members(parcel: Parcel, sighting: Sighting, now: float) -> Sighting:
     """Return a sighting for the members of a parcel that have not begun, from the parcel's."""
-    held_up = parcel.has_begun and now - parcel.moved_at >= HELD_UP_S
+    # A call of a batch may take minutes.
+    is_late = not parcel.is_batch and now - parcel.moved_at >= HELD_UP_S
+    held_up = parcel.has_begun and is_late
     if held_up or sighting.state == "gone":
         # Another job may have caused its end. These jobs are launched again, each alone.
         return Sighting("gone", sighting.reason)

@@ -1,16 +1,20 @@
-"""Choose the waiting jobs that the engine gets next, and pack small ones into parcels."""
+"""Choose the waiting jobs that the engine gets next, and pack them into parcels."""
 
 from __future__ import annotations
 
+import contextlib
 import math
 from collections import Counter, deque
 from typing import TYPE_CHECKING
 
 from crystalmath.engines.followed import WITH_ENGINE, Phase
+from crystalmath.errors import PluginError
 from crystalmath.models import JobState
 from crystalmath.models.submission import MOST_PRIORITY
+from crystalmath.recipes.batched_recipes import most_of, parted
 
 if TYPE_CHECKING:
+    import logging
     from typing import TypeAlias
 
     from crystalmath.engines.engine_interface import Engine
@@ -35,6 +39,17 @@ MAX_JOBS_WITH_ENGINE = 1000
 MEASURE_S = 5.0
 #: How many of the last runs of a recipe decide how long its next one is expected to take.
 RECENT_RUNS = 5
+#: The text before the parameters in the body of a specification.
+_PARAMETERS = '"parameters":'
+#: The beginning of a body whose structures, if there are any, are among the parameters.
+_WITHOUT_STRUCTURE = '{"atoms":null'
+#: How many batches each worker has, at most: the one that runs, and the next one. The jobs behind
+#: them wait until a whole batch of them can go.
+BATCHES_PER_WORKER = 2
+#: How many waiting jobs are passed over, at most, in search of others for a batch that has room.
+MOST_PASSED_OVER = 1000
+#: How long it is taken for known whether a recipe has a batched function, in seconds.
+KNOWN_S = 10.0
 
 
 class RunTimes:
@@ -69,6 +84,26 @@ class RunTimes:
         return self._measured_since.setdefault(kind, now)
 
 
+class KnownBatches:
+    """The most jobs of a recipe in one call of its batched function, by the recipe's source."""
+
+    def __init__(self, log: logging.Logger) -> None:
+        self._log = log
+        self._known: dict[str, tuple[int | None, float]] = {}
+
+    def most(self, recipe: str, now: float) -> int | None:
+        """Return that number; ``None`` without a batched function."""
+        most, until = self._known.get(recipe, (None, -math.inf))
+        if now >= until:
+            try:
+                most = most_of(recipe)
+            except PluginError as error:
+                most = None
+                self._log.warning("jobs of %s run one by one: %s", recipe, error)
+            self._known[recipe] = most, now + KNOWN_S
+        return most
+
+
 class Packer:
     """Pack the jobs that wait for an engine; the driver's lock guards it."""
 
@@ -76,6 +111,7 @@ class Packer:
         self._engine = engine
         self._followed = followed
         self.run_times = RunTimes()
+        self._batches = KnownBatches(engine.log)
         #: The jobs of a launch that failed: each goes alone, which shows the one to blame.
         self.alone: set[str] = set()
         #: Whether jobs wait until their recipe is measured.
@@ -97,8 +133,16 @@ class Packer:
         most = self._engine.capabilities.max_queued
         # Parcels whose processes have all ended take no room, even if an outcome is unpublished.
         room = most - sum(not parcel.is_over() for parcel in self._followed.parcels)
-        free = max(most, MAX_JOBS_WITH_ENGINE) - self._followed.count(*WITH_ENGINE)
-        launch = _Launch(self._engine, self._followed, self.run_times, self._workers_left(), now)
+        batched = sum(len(each.jobs) for each in self._followed.parcels if each.is_batch)
+        free = max(most, MAX_JOBS_WITH_ENGINE) + batched - self._followed.count(*WITH_ENGINE)
+        launch = _Launch(
+            self._engine,
+            self._followed,
+            self.run_times,
+            self._batches,
+            workers_left=self._workers_left(),
+            now=now,
+        )
         late: list[Job] = []
         full: set[str] = set()
         while (job := self._followed.next_waiting(full)) is not None:
@@ -117,10 +161,10 @@ class Packer:
                 if len(launch.parcels) >= room + extra:
                     break
                 if not launch.may_begin(job, size):
-                    full.add(job.cluster)
+                    self._pass_over(job, launch, late, full)
                     continue
-            launch.add(job, size, parcel)
-            free -= 1
+            # Batches are limited by their own number.
+            free -= not launch.add(job, size, parcel).is_batch
             if alone:
                 self.alone.remove(job.job_id)
                 break
@@ -128,6 +172,14 @@ class Packer:
             self._followed.put_back(job)
         self.is_measuring = launch.is_measuring
         return launch.parcels
+
+    def _pass_over(self, job: Job, launch: _Launch, late: list[Job], full: set[str]) -> None:
+        """Pass over a job that must wait, or all jobs of its cluster if none may join a batch."""
+        if launch.has_room(job.cluster) and len(late) < MOST_PASSED_OVER:
+            self._followed.set_aside(job)
+            late.append(job)
+        else:
+            full.add(job.cluster)
 
     def _workers_left(self) -> float:
         """Return how many parcels may still begin on this host beside jobs of the last owner.
@@ -159,6 +211,8 @@ class _Launch:
         engine: Engine,
         followed: Followed,
         run_times: RunTimes,
+        batches: KnownBatches,
+        *,
         workers_left: float,
         now: float,
     ) -> None:
@@ -168,12 +222,17 @@ class _Launch:
         self._engine = engine
         self._followed = followed
         self._run_times = run_times
+        self._batches = batches
         self._workers_left = workers_left
         self._now = now
         self._workers = engine.workers()
         self._waiting_at_first = followed.count(Phase.NEW, Phase.WAITING)
         self._unmeasured: Counter[Kind] | None = None
         self._open: dict[object, Parcel] = {}
+        # The parcels that others may join, and how many jobs each may have.
+        self._sizes: dict[Parcel, int] = {}
+        # The clusters on which a batch waits.
+        self._held: set[str] = set()
 
     def size(self, job: Job) -> int:
         """Return how many jobs may go into a job's parcel; 0 if its recipe is being measured."""
@@ -182,6 +241,8 @@ class _Launch:
         size: int | None = job.header.get("parcel") or self._engine.settings.parcel
         if size is not None or self._workers is None:
             return size or 1
+        if (most := self._most_in_call(job)) is not None:
+            return min(most, math.ceil(self._waiting_at_first / self._workers))
         kind, waiting = _kind(job), self._followed.count(Phase.NEW, Phase.WAITING)
         run_s = self._run_times.expected(kind)
         if run_s is None:
@@ -192,6 +253,21 @@ class _Launch:
             math.ceil(self._waiting_at_first / self._workers), int(SHORT_PARCEL_S / run_s)
         )
         return max(1, min(MAX_PARCEL_JOBS, max(fair, of_short), int(PARCEL_S / run_s)))
+
+    def _most_in_call(self, job: Job) -> int | None:
+        """Return how many jobs one call may compute; ``None`` if the recipe takes one at a time."""
+        if self._waiting_at_first == 1 or _is_pass(job):
+            return None  # a single job need not wait until its recipe's source was read
+        return self._batches.most(str(job.header.get("recipe")), self._now)
+
+    def _terms(self, job: Job) -> tuple[object, ...]:
+        """Return the terms that all jobs of a parcel have in common."""
+        terms = _common_terms(job)
+        if self._most_in_call(job) is None:
+            return terms
+        if job.alike is None:
+            job.alike = _alike(job.body)
+        return *terms, job.alike
 
     def _unmeasured_size(self, kind: Kind, waiting: int, workers: int) -> int:
         """Return 1 for the first jobs of a recipe, and 0 for others that wait for their ends."""
@@ -218,31 +294,57 @@ class _Launch:
 
     def find(self, job: Job, size: int) -> Parcel | None:
         """Return a parcel of this launch with room for a job, if there is one."""
-        parcel = self._open.get(_common_terms(job)) if size > 1 else None
+        parcel = self._open.get(self._terms(job)) if size > 1 else None
         return parcel if parcel is not None and len(parcel.members) < size else None
 
     def may_begin(self, job: Job, size: int) -> bool:
         """Return whether a job may begin a parcel."""
-        return size > 0 and (self._workers_left > 0 or not self._takes_worker(job))
+        if size > 1 and self._is_held(job, size):
+            self._held.add(job.cluster)
+        # No job of the same cluster overtakes a batch that waits, unless another batch has room.
+        if size == 0 or job.cluster in self._held:
+            return False
+        return self._workers_left > 0 or not self._takes_worker(job)
+
+    def has_room(self, cluster: str) -> bool:
+        """Return whether a batch of this launch, for a cluster, may get further jobs."""
+        return any(
+            parcel.is_batch and parcel.attempt.cluster == cluster and len(parcel.members) < size
+            for parcel, size in self._sizes.items()
+        )
+
+    def _is_held(self, job: Job, size: int) -> bool:
+        """Return whether a batch waits for more jobs, or for the end of another batch."""
+        if self._workers is None or self._most_in_call(job) is None:
+            return False
+        batches = sum(each.is_batch for each in self._followed.parcels)
+        if batches < self._workers:
+            return False
+        is_filling = self._followed.count(Phase.NEW) > 0
+        is_whole = self._followed.count(Phase.WAITING) >= size or not is_filling
+        return batches >= BATCHES_PER_WORKER * self._workers or not is_whole
 
     def _takes_worker(self, job: Job) -> bool:
         """Return whether a job keeps one of the workers of this host."""
         return not _is_pass(job) and self._engine.runs_here(job.cluster)
 
-    def add(self, job: Job, size: int, parcel: Parcel | None) -> None:
-        """Launch a job in a parcel, or in a new one of at most `size` jobs."""
+    def add(self, job: Job, size: int, parcel: Parcel | None) -> Parcel:
+        """Launch a job in a parcel, or in a new one of at most `size` jobs; return the parcel."""
         # From here on a cancel must reach the engine, too.
         offered = job.record.offered or parcel is None
         job.update(offered=offered, launched=True, released=False, dropped=False)
         packed = self._followed.pack(job, parcel)
         self._followed.place(job)
         if parcel is not None:
-            return
+            return packed
         self.parcels.append(packed)
         if size > 1:
-            self._open[_common_terms(job)] = packed
+            self._sizes[packed] = size
+            packed.is_batch = self._most_in_call(job) is not None
+            self._open[self._terms(job)] = packed
         if self._workers_left < math.inf and self._takes_worker(job):
             self._workers_left -= 1
+        return packed
 
 
 def _is_pass(job: Job) -> bool:
@@ -253,8 +355,15 @@ def _kind(job: Job) -> Kind:
     return str(job.header.get("recipe")), job.cluster
 
 
+def _alike(body: str) -> int:
+    """Return a hash of a job's parameters; the worker compares the parameters themselves."""
+    if body.startswith(_WITHOUT_STRUCTURE):
+        with contextlib.suppress(ValueError, KeyError, TypeError, AttributeError):  # a damaged one
+            return hash(parted(body)[1])
+    return hash(body.rpartition(_PARAMETERS)[2])
+
+
 def _common_terms(job: Job) -> tuple[object, ...]:
-    """Return the terms that all jobs of a parcel have in common."""
     header = job.header
     terms = [repr(header.get(name)) for name in ("priority", "resources", "parcel")]
     return *_kind(job), *terms, frozenset(header.get("environment", {}).items())

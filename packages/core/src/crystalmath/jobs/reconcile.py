@@ -74,6 +74,8 @@ class Job:
     parcel: Parcel | None = None
     #: Whether the job goes alone, as a parcel of this process was lost before the job began.
     apart: bool = False
+    #: A hash of what the jobs of one call of a batched function have in common, once it is needed.
+    alike: int | None = None
     #: Whether the list of jobs that its worker runs after it is written.
     leads: bool = False
     #: When the job may be handed to the engine again, in seconds of the monotonic clock.
@@ -269,9 +271,11 @@ class Job:
 
 @define(eq=False)
 class Parcel:
-    """Jobs that the engine has as one attempt, the first job's; its worker runs them in turn."""
+    """Jobs that the engine has as one attempt, the first job's; its worker runs all of them."""
 
     attempt: Attempt
+    #: Whether the recipe has a function that computes several of the jobs in one call.
+    is_batch: bool = False
     #: All jobs of the parcel, each with its attempt, in their order.
     members: dict[Job, int] = field(factory=dict)
     #: The unfinished jobs, and the jobs that have not begun.

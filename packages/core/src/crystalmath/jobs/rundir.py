@@ -311,9 +311,15 @@ class RunDirectory:
             if there.get(name) != target:
                 os.symlink(target, f"{folder}/{name}")
 
-    def write_parcel(self, attempt: int, others: Sequence[tuple[str, int]]) -> None:
-        """Write the job ids and attempts that the worker of an attempt runs after it."""
-        temporary = self._temporary("parcel", document({"others": others}, b""))
+    def write_parcel(
+        self, attempt: int, others: Sequence[tuple[str, int]], *, batch: bool = False
+    ) -> None:
+        """Write the job ids and attempts that the worker of an attempt runs after it.
+
+        With `batch`, their recipe may compute several of them in one call.
+        """
+        header = {"others": others, **({"batch": True} if batch else {})}
+        temporary = self._temporary("parcel", document(header, b""))
         os.replace(temporary, self.file(f"{attempt}.parcel"))
 
     def remove_parcel(self, attempt: int) -> None:
@@ -331,6 +337,10 @@ class RunDirectory:
         except (KeyError, TypeError, ValueError) as error:
             raise BadFile(f"{self.file(f'{attempt}.parcel')} lists no attempts") from error
         return followers
+
+    def is_batch(self, attempt: int) -> bool:
+        """Return whether the recipe of a parcel may compute several of its jobs in one call."""
+        return bool(read_document(self.file(f"{attempt}.parcel"))[0].get("batch"))
 
     def prepare_outcome(self, attempt: int, header: Mapping[str, Any], payload: bytes = b"") -> str:
         """Write the outcome of a recipe durably, ready to be published."""

@@ -227,6 +227,24 @@ def read_stored(path: Path, offset: int | None, most: int) -> tuple[bytes, int]:
         raise InvalidJob(f"cannot read {path}: {error}") from error
 
 
+def digest(path: Path, end: int) -> _Work[str]:
+    """Return the SHA-256 of a file's bytes before `end`; `InvalidJob`: it cannot be read."""
+    from hashlib import sha256
+
+    sha = sha256()
+    try:
+        with opened(path) as stream:
+            while end > 0 and (chunk := stream.read(min(end, 2**20))):
+                sha.update(chunk)
+                end -= len(chunk)
+                yield
+    except FileNotFoundError:
+        pass  # it is empty
+    except OSError as error:
+        raise InvalidJob(f"cannot read {path}: {error}") from error
+    return sha.hexdigest()
+
+
 def _window_of(chunks: Iterator[bytes], offset: int | None, most: int) -> _Work[tuple[bytes, int]]:
     size, length = 0, 0
     kept: deque[bytes] = deque()

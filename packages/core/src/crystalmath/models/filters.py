@@ -220,11 +220,11 @@ class JobFilter(ExcludeFilter):
         "Also the steps of flows, which are left out otherwise: a flow is one job.",
     )
     all_tries: bool | None = _filter(
-        "also superseded jobs, which a retry or a reread stands in for; they are left out unless "
+        "also superseded jobs, which a retry or a reread has replaced; they are left out unless "
         "`prefix` or `key` is given",
         {"type": "boolean"},
         "--all-tries",
-        "Also superseded jobs, which a retry or a reread stands in for.",
+        "Also superseded jobs, which a retry or a reread has replaced.",
     )
     exclude: Mapping[str, Any] | None = _filter(
         "filters, none of which may hold; of several labels or elements not one may hold",

@@ -300,6 +300,9 @@ def input_files(inputs: Inputs, directory: str) -> dict[Path, str]:
     """Return the files of inputs by path; several steps get the folders ``step-1`` and on."""
     root = Path(directory)
     several = len(inputs.steps) > 1
+    for name in (name for step in inputs.steps for name in step.files):
+        if Path(name).is_absolute() or ".." in Path(name).parts:  # a server may name anything
+            raise CrystalMathError(f"an input file is called {name!r}, which is outside of {root}")
     return {
         (root / f"step-{number}" if several else root) / name: FOLDER.sub(".", text)
         for number, step in enumerate(inputs.steps, 1)

@@ -79,8 +79,7 @@ class Job(Terms):
         {**_TEXT, "enum": ["pass", "steps"]},
     )
     superseded_by: str | None = optional(
-        "the newest retry or reread of this job, which stands in for it and may itself be "
-        "superseded",
+        "the newest retry or reread of this job, which replaces it and may itself be superseded",
         _TEXT,
     )
     removed: str | None = optional(

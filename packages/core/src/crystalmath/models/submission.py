@@ -211,7 +211,7 @@ class Terms:
         Option(
             "--priority",
             "N",
-            "Launch it before waiting jobs with a lower number, -1000 to 1000; else 0.",
+            "Launch it before waiting jobs with a lower number, -1000 to 1000. Default: 0.",
         ),
         default=0,
     )
@@ -222,8 +222,8 @@ class Terms:
         Option(
             "--continue-lost/--no-continue-lost",
             "",
-            "After a lost attempt, begin the next one from its last geometry, or anew; else as "
-            "the cluster says, for relaxations.",
+            "After a lost attempt, begin the next one from its last geometry, or anew. Default: "
+            "as configured for relaxations; other recipes begin anew.",
         ),
     )
     parcel: int | None = optional(
@@ -234,13 +234,13 @@ class Terms:
             "--parcel",
             "N",
             "Pack at most N small jobs of one recipe together on this machine (--parcel "
-            "1: none); else as the configuration says, or as many as run in some 2 s.",
+            "1: none). Default: as configured, or as many as run in some 2 s.",
         ),
     )
     name: str | None = optional(
         "for people; never passed to the recipe",
         _TITLE,
-        Option("--name", "NAME", "A name to find the job by; else the file's."),
+        Option("--name", "NAME", "A name to find the job by. Default: the file's name."),
     )
     labels: Mapping[str, str] = field(
         factory=dict,
@@ -266,9 +266,9 @@ class Terms:
         ),
     )
     key: str | None = optional(
-        "the same key gives the same job, never a second one",
+        "another submission with the same key returns the same job",
         _TITLE,
-        Option("--key", "KEY", "The same key again gives the same job, never a second one."),
+        Option("--key", "KEY", "A key for the job: the same key again returns the same job."),
     )
 
     @staticmethod
@@ -294,9 +294,7 @@ class FlowTerms(Terms):
     in_one_job: bool = optional(
         "run a flow as one job, whose steps are no jobs of their own",
         {"type": "boolean"},
-        Option(
-            "--in-one-job", "", "Run a flow as one job; else each of its steps is a job of its own."
-        ),
+        Option("--in-one-job", "", "Run a flow as one job. By default each of its steps is a job."),
         default=False,
     )
     serial: bool = optional(

@@ -1,4 +1,4 @@
-"""Jobs as they are now: what is in memory of them, what their files tell, how full the disk is."""
+"""The present state of jobs: from memory and from their files; and the free disk space."""
 
 from __future__ import annotations
 
@@ -27,17 +27,17 @@ if TYPE_CHECKING:
     from crystalmath.store.job_reader import JobReader
     from crystalmath.store.records import Event, JobMetadata
 
-#: How old an answer about an unfinished job may be, in seconds. What this process itself writes
-#: is known at once; others may note something beside it.
+#: How old an answer about an unfinished job may be, in seconds. This process knows its own changes
+#: at once; other processes may record changes, too.
 FRESH_S = 0.5
-#: So many jobs are kept; each takes about 3 kB.
+#: The most jobs in memory; each takes about 3 kB.
 MOST = 4096
-#: After so many events all is forgotten, and not brought up to date.
+#: After more new events than this, all unfinished jobs are forgotten instead of updated.
 _FAR = 2000
 
 
 class Recent:
-    """Remember the jobs that were asked for, or changed, last."""
+    """Keep the jobs that were read or changed last in memory."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -47,16 +47,16 @@ class Recent:
         self._caught_up_at = -FRESH_S
 
     def put(self, jobs: Iterable[JobMetadata]) -> None:
-        """Remember jobs as they were just read or written."""
+        """Keep jobs as they were just read or written."""
         with self._lock:
             self._put(jobs)
 
     @contextlib.contextmanager
     def changing(self, job_ids: Collection[str]) -> Iterator[None]:
-        """Pass over unfinished jobs that are just written, until they have been put.
+        """Hide unfinished jobs while they are written, until they have been put.
 
-        Their events can be read before that: whoever has seen the end of a job must not be told
-        later that it runs, as no other event would correct that.
+        Their events can be read before that. A client that has seen the end of a job must not see
+        it running afterwards, as no further event would correct that.
         """
         self._changing.append(job_ids)
         try:
@@ -65,11 +65,10 @@ class Recent:
             self._changing.remove(job_ids)
 
     def get(self, job_id: str, *, locked: bool = False) -> JobMetadata | None:
-        """Return a job as it is remembered, if that is still true.
+        """Return a job from memory, if that is up to date.
 
-        An unfinished job is given only if its changes are told to this process, or have been
-        looked for just now (`catch_up`), or cannot be, as the database is locked; that it is
-        followed here is the caller's to know.
+        An unfinished job is returned only if `catch_up` has just read its changes, or if the
+        database is `locked`. The caller knows whether this process follows the job.
         """
         job = self._jobs.get(job_id)
         if job is None or locked or job.state.is_terminal():
@@ -79,16 +78,16 @@ class Recent:
         return job if time.monotonic() - self._caught_up_at < FRESH_S else None
 
     def since(self, event: Event) -> JobMetadata | None:
-        """Return a job as it is remembered, if that is not older than the newest event of it."""
+        """Return a job from memory, if it is not older than its newest event."""
         job = self._jobs.get(event.job_id)
         if job is None or job.state.is_terminal():
             return job
-        # What was noted changes no state; and the record of a change comes after its event.
+        # Notes change no state; and a change is put after its event.
         is_change = event.from_state is not event.to_state
         return job if is_change and job.state is event.to_state else None
 
     def catch_up(self, store: JobReader) -> None:
-        """Learn what other processes noted of jobs that are followed here: a cancel, an owner."""
+        """Read what other processes recorded of jobs that are followed here: a cancel, an owner."""
         with self._lock:
             began = time.monotonic()
             if began - self._caught_up_at < FRESH_S:
@@ -98,9 +97,9 @@ class Recent:
                 self._forget_unfinished()
             elif last > self._position:
                 events = store.events(self._position)
-                # What changes a state is told by this process's own recorder.
+                # The recorder of this process puts changes of a state.
                 noted = {event.job_id for event in events if event.from_state is event.to_state}
-                # Also those that are not here: somebody may be about to put what he read before.
+                # Also jobs that are not here: another thread may be about to put an older state.
                 self._put(store.get_many(list(noted)))
             self._position, self._caught_up_at = last, began
 
@@ -108,7 +107,7 @@ class Recent:
         for job in jobs:
             known = self._jobs.get(job.job_id)
             if known is None or known.revision <= job.revision:
-                # A traceback may be long, and stands in no answer about a state.
+                # A traceback may be long, and no answer about a state has it.
                 self._jobs[job.job_id] = evolve(job, traceback=None) if job.traceback else job
             self._jobs.move_to_end(job.job_id)
         while len(self._jobs) > MOST:
@@ -120,32 +119,32 @@ class Recent:
                 del self._jobs[name]
 
 
-#: For the kernel's inotify: an entry of a folder was removed or moved away, or the folder was; and
-#: how each event begins (watch, what, cookie, length of the name).
+#: Masks of the kernel's inotify: an entry of a folder, or the folder itself, was removed or moved
+#: away; and the head of each event (watch, mask, cookie, length of the name).
 _GONE = 0x200 | 0x40
 _WATCHED = _GONE | 0x400 | 0x800 | 0x1000000
 _OPTIONS = os.O_NONBLOCK | os.O_CLOEXEC
 _EVENT = struct.Struct("iIII")
-#: Beside one of these an event is about the entry that it names.
+#: Set beside another bit if the entry of an event is a folder.
 _IS_FOLDER = 0x40000000
 
 
 class Presence:
-    """Know which run directories are there, as the kernel tells of those that go.
+    """The run directories that exist; the kernel reports the ones that are removed.
 
-    To look at the file system takes a thread, as that may hang. Where other hosts may remove
-    something the kernel does not tell, and nothing is known.
+    Reading the file system takes a thread, as it may hang. On a network file system the kernel does
+    not report removals by other hosts; then nothing is known.
     """
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
         self._process = os.getpid()
-        # One for what may hang with the file system, one for what a loop waits for.
+        # The first lock may be held while the file system hangs; event loops wait for the second.
         self._watching, self._lock = threading.Lock(), threading.Lock()
         self._there: set[str] = set()
         self._events: int | None = None
         self._is_local: bool | None = None
-        #: Grows with each event, so that nothing is noted that was seen before one.
+        #: Grows with each event: a look that began before the last event does not count.
         self._seen = 0
 
     def __contains__(self, job_id: str) -> bool:
@@ -154,7 +153,7 @@ class Presence:
             return job_id in self._there
 
     def begin(self) -> int:
-        """Return what :meth:`add` needs of the moment before somebody looks; not on a loop."""
+        """Return the number of the last event, for :meth:`add`; do not call it on an event loop."""
         with self._watching:
             events = self._watch() if self._events is None else None
             with self._lock:
@@ -163,7 +162,7 @@ class Presence:
                 return self._seen
 
     def add(self, job_ids: Iterable[str], begun: int) -> None:
-        """Note the run directories that were seen since :meth:`begin`."""
+        """Add the run directories that were seen since :meth:`begin`."""
         with self._lock:
             self._read()
             if self._events is not None and self._seen == begun:
@@ -172,12 +171,12 @@ class Presence:
                 self._there.update(job_ids)
 
     def close(self) -> None:
-        """Know nothing any more."""
+        """Forget all, and stop watching."""
         with self._lock:
             self._forget()
 
     def _watch(self) -> int | None:
-        """Have the kernel tell from now on; ``None`` where it cannot."""
+        """Have the kernel report removals; return ``None`` if it cannot."""
         import ctypes
 
         if self._process != os.getpid():
@@ -185,7 +184,7 @@ class Presence:
         if self._is_local is None:
             self._is_local = is_local(file_system(self._folder))
         library = ctypes.CDLL(None)
-        # The user may have too many already.
+        # The user may have reached the limit of watches.
         if not self._is_local or (events := library.inotify_init1(_OPTIONS)) < 0:
             return None
         if library.inotify_add_watch(events, os.fsencode(self._folder), _WATCHED) < 0:
@@ -194,20 +193,20 @@ class Presence:
         return int(events)
 
     def _read(self) -> None:
-        """Forget what has gone by now."""
+        """Forget directories that were removed."""
         if self._process != os.getpid():
-            self._there.clear()  # the events are those of the process that has forked
+            self._there.clear()  # the events belong to the parent process
             return
         with contextlib.suppress(BlockingIOError):
             while self._events is not None:
                 buffer = os.read(self._events, 2**16)
                 self._seen += 1
                 while buffer:
-                    _, what, _, length = _EVENT.unpack_from(buffer)
+                    _, mask, _, length = _EVENT.unpack_from(buffer)
                     name, buffer = buffer[16 : 16 + length], buffer[16 + length :]
                     self._there.discard(os.fsdecode(name.rstrip(b"\0")))
-                    if what & ~(_GONE | _IS_FOLDER):
-                        # The folder itself has gone, or is no more mounted; or events were lost.
+                    if mask & ~(_GONE | _IS_FOLDER):
+                        # The folder itself was removed or unmounted, or events were lost.
                         self._forget()
                         return
 
@@ -219,19 +218,19 @@ class Presence:
         self._events = None
 
 
-#: Why a running job goes on running while the disk is full: what it has computed waits for room.
+#: The reason of a running job while the disk is full: its result waits for free space.
 DISK_FULL = "disk full"
 
-#: With less room than this, in bytes, a result or a row of the database may not fit.
+#: The disk is full below this free space, in bytes: a result, or a row, may not fit.
 FULL = 2**20
 
-#: How old what was seen may be before it is looked again, in seconds.
+#: The time between two looks at the disk, in seconds.
 LOOK_S = 1.0
 
 
 @frozen(kw_only=True)
 class Disk:
-    """The file system of the run directories when somebody looked: its room in bytes."""
+    """The free space and the size of the file system of the run directories, in bytes."""
 
     path: str
     free: int
@@ -241,10 +240,10 @@ class Disk:
 
 
 class HomeDisk:
-    """Look at the disk from threads that read the home anyway; tell at once what was seen.
+    """The free disk space, read by threads that read the home anyway, and remembered.
 
-    Until the folder of the run directories is there, what it will be in counts. `last` is ``None``
-    before the first look, and where the room cannot be told.
+    Before the folder of the run directories exists, its nearest existing parent counts. `last` is
+    ``None`` before the first look, and if the file system does not report its free space.
     """
 
     def __init__(self, place: Callable[[], Path]) -> None:
@@ -253,7 +252,7 @@ class HomeDisk:
         self.last: Disk | None = None
 
     def look(self) -> None:
-        """Look again if that was not done just now. The file system may hang: not on a loop."""
+        """Read the free space, at most once in `LOOK_S`; it may hang, so not on an event loop."""
         now = time.monotonic()
         if now >= self._look_at:
             self._look_at = now + LOOK_S
@@ -263,7 +262,7 @@ class HomeDisk:
 
     @property
     def is_full(self) -> bool:
-        """Whether there was no room left when somebody looked last."""
+        """Whether the disk was full at the last look."""
         return self.last is not None and self.last.full
 
 
@@ -272,7 +271,7 @@ def _seen(place: Path) -> Disk | None:
         there = os.statvfs(place)
     except OSError:
         return None
-    # What is reserved for root is left for root.
+    # Blocks that are reserved for root count as free for root alone.
     blocks = there.f_bavail if os.geteuid() else there.f_bfree
     free = blocks * there.f_frsize
     return Disk(
@@ -285,7 +284,7 @@ def _seen(place: Path) -> Disk | None:
 
 
 class Onlooker:
-    """See jobs as their files tell; nothing is written, neither there nor in the store.
+    """Read the state of jobs from their files, without writing to them or to the store.
 
     The row of a job is up to date if `follows` says that it is followed here.
     """
@@ -312,7 +311,7 @@ class Onlooker:
         return self._host or Host(self._jobs_directory)
 
     def seen(self, jobs: Iterable[JobMetadata]) -> list[JobMetadata]:
-        """Return jobs as their files tell."""
+        """Return the states of jobs, from the files of those that are not followed here."""
         left: dict[str, bytes] | None = None
         current = []
         for job in jobs:
@@ -351,7 +350,7 @@ class Onlooker:
 
 
 def directory_names(jobs_directory: Path) -> Iterator[str]:
-    """Go through the run directories of a home, and those in packs: the ids of their jobs."""
+    """Yield the ids of the jobs that have a run directory in a home, or are packed there."""
     names: set[str] = set()
     has_packs = False
     try:

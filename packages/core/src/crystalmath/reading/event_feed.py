@@ -1,4 +1,4 @@
-"""Events of jobs: which ones a subscriber wants, and the new ones in order and without a gap."""
+"""Events of jobs: the selection of a subscriber, and new events in order and without a gap."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from crystalmath.quacc.store import Event, JobMetadata, JobStore
     from crystalmath.reading.home_jobs import HomeJobs
 
-#: The filters of lists that events can be chosen by, by the names that the service takes.
+#: The filters that select events by their jobs, by their names in a `Selection`.
 _HOLDS: Mapping[str, Callable[[Job, Any], bool]] = {
     "engine": lambda job, engine: job.engine == engine,
     "cluster": lambda job, cluster: job.cluster == cluster,
@@ -33,14 +33,14 @@ _HOLDS: Mapping[str, Callable[[Job, Any], bool]] = {
 
 
 def _is_of(recipe: str, wanted: str) -> bool:
-    """Return whether a recipe is the one that is wanted, or of that group."""
+    """Return whether a recipe is the wanted one, or in the wanted group."""
     names = (wanted, f"quacc.recipes.{wanted}")
     return any(f"{recipe}.".startswith(f"{name}.") for name in names)
 
 
 @frozen
 class JobEvent:
-    """An event, and its job as it was read afterwards, where somebody wanted to know."""
+    """An event, and its job as it was read afterwards, if that was wanted."""
 
     event: Event
     job: Job | None = None
@@ -48,9 +48,9 @@ class JobEvent:
 
 @frozen(kw_only=True)
 class Wanted:
-    """Which events are wanted: of which jobs, by which jobs came to one of some states.
+    """A selection of events: of some jobs, and of changes to some states.
 
-    Those of `filters` that are in `_HOLDS` must hold for the job, which comes along `with_job`.
+    The job must also match `filters`. `with_job` adds the job to each event.
     """
 
     job_ids: frozenset[str] | None = None
@@ -60,11 +60,11 @@ class Wanted:
 
     @property
     def needs_jobs(self) -> bool:
-        """Whether an event alone does not tell if it is wanted."""
+        """Whether the selection needs the jobs of events."""
         return self.with_job or bool(self.filters)
 
     def holds(self, one: JobEvent) -> bool:
-        """Return whether this is wanted."""
+        """Return whether an event is selected."""
         event, job = one.event, one.job
         if self.job_ids is not None and event.job_id not in self.job_ids:
             return False
@@ -81,17 +81,17 @@ class Wanted:
 
 _LOG = logging.getLogger("crystalmath.service")
 
-#: How often the store is asked for what other processes wrote, in seconds.
+#: The time between two reads of events that other processes wrote, in seconds.
 POLL_S = 0.5
-#: So many of the newest events are kept for all who listen; with its job each takes about 3 kB.
+#: The number of newest events in memory, for all listeners; with its job each takes about 3 kB.
 KEPT = 2000
 
 
 class Feed:
-    """Read new events while somebody listens.
+    """Read new events while there are listeners.
 
-    `store_of` returns the store, or ``None`` while there is no database; `jobs_of` the jobs of
-    events, by id, as they are since.
+    `store_of` returns the store, or ``None`` while there is no database. `jobs_of` returns the
+    present jobs of events, by id.
     """
 
     def __init__(
@@ -101,25 +101,25 @@ class Feed:
     ) -> None:
         self._store_of = store_of
         self._jobs_of = jobs_of
-        # Held from a reading to the end of its telling: who subscribes in between would be
-        # told of events that his position says he knows.
+        # Held from reading events until the listeners have them: a listener that subscribed in
+        # between would get events from before its position.
         self._reading = threading.Lock()
         self._lock = threading.Lock()
         self._listeners: list[Callable[[Sequence[Event]], None]] = []
+        self._closed = False
         self._with_jobs = False
         self._position = 0
-        # The newest events, all of those after a `seq`; under the lock.
+        # All events after `_kept_after`; under the lock.
         self._kept: deque[JobEvent] = deque()
         self._kept_after = 0
         self._wake = threading.Event()
         self._thread: threading.Thread | None = None
 
     def listen(self, listener: Callable[[Sequence[Event]], None], *, jobs: bool = False) -> int:
-        """Have a function called with each batch of events from now on; it must return quickly.
+        """Call a function with each batch of new events; it must return quickly.
 
-        With `jobs` :meth:`since` knows their jobs, too, until nobody listens any more. Returns the
-        ``seq`` after which the function is told of every event. What came before stands in the
-        store.
+        With `jobs`, :meth:`since` has their jobs, too, as long as there are listeners. Return the
+        ``seq`` after which the function gets every event; the store has the earlier ones.
         """
         with self._reading:
             if self._thread is None:
@@ -135,7 +135,7 @@ class Feed:
     def listen_now(
         self, listener: Callable[[Sequence[Event]], None], *, jobs: bool = False
     ) -> int | None:
-        """Do the same without waiting for the store; ``None`` where that is not to be had."""
+        """Do the same without waiting for the store; return ``None`` if it would have to wait."""
         if not self._reading.acquire(blocking=False):
             return None
         try:
@@ -145,14 +145,15 @@ class Feed:
 
     def _add(self, listener: Callable[[Sequence[Event]], None], *, jobs: bool) -> int:
         with self._lock:
-            self._listeners.append(listener)
+            if not self._closed:  # else the thread would go on, and `close` wait for it for ever
+                self._listeners.append(listener)
             self._with_jobs = self._with_jobs or jobs
         return self._position
 
     def since(self, after: int, *, jobs: bool) -> tuple[list[JobEvent], int] | None:
-        """Return what came after a ``seq`` from memory, and up to which ``seq`` that is.
+        """Return the events after a ``seq`` from memory, and the last ``seq`` that was read.
 
-        ``None`` where not all of it is in memory: the store has it.
+        Return ``None`` if some of them are only in the store.
         """
         with self._lock:
             if self._thread is None or not self._kept_after <= after <= self._position:
@@ -164,14 +165,14 @@ class Feed:
             return events, self._position
 
     def forget(self, listener: Callable[[Sequence[Event]], None]) -> None:
-        """Call this function no more. Never waits for the store."""
+        """Stop calling a function, without waiting for the store."""
         with self._lock, contextlib.suppress(ValueError):
             self._listeners.remove(listener)
 
     def look(self) -> None:
-        """Tell of what this thread has written: to wake another one for it costs a job more."""
+        """Announce the events of this thread, which is cheaper than waking another thread."""
         if not self._reading.acquire(blocking=False):
-            self._wake.set()  # whoever reads may have read before that
+            self._wake.set()  # the other thread may have read before these events
             return
         try:
             if self._thread is not None and self._listeners:
@@ -180,8 +181,9 @@ class Feed:
             self._reading.release()
 
     def close(self) -> None:
-        """End the reading; nobody is told of anything any more."""
+        """Stop reading; no listener is called any more."""
         with self._lock:
+            self._closed = True
             self._listeners.clear()
         thread = self._thread
         if thread is not None:
@@ -228,18 +230,18 @@ class Feed:
                 _LOG.exception("a listener failed")
 
 
-# --- whatever is wanted ----------------------------------------------------------------------
+# --- selected events -------------------------------------------------------------------------
 
-#: So many events are read from the store at once.
+#: The number of events in one read of the store.
 EVENTS_AT_ONCE = 500
-#: So many are looked through at once, and need no thread.
+#: The most events that are filtered on the event loop, without a thread.
 FEW = 50
 
 
 def few_events(
     feed: Feed, after: int, limit: int, wanted: Wanted
 ) -> tuple[list[JobEvent], int] | None:
-    """Return the same as `wanted_events` at once, where that is little and in memory."""
+    """Return the same as `wanted_events` from memory, or ``None`` if that is too much work."""
     read = None if wanted.needs_jobs else feed.since(after, jobs=False)
     if read is None or len(read[0]) > FEW:
         return None
@@ -252,11 +254,10 @@ def few_events(
 def wanted_events(
     home: HomeJobs, feed: Feed, after: int, limit: int, wanted: Wanted
 ) -> Generator[None, None, tuple[list[JobEvent], int]]:
-    """Yield events that are wanted, the oldest first, and the ``seq`` up to which that is all.
+    """Return the selected events after a ``seq``, the oldest first, and the last ``seq`` read.
 
-    What is new is in memory while somebody listens, once for all who do; what came before is read
-    from the store, in parts: it yields after each. There are at most `limit` events, with a ``seq``
-    larger than `after`.
+    While there are listeners, new events come from memory. Older ones are read from the store in
+    parts, with a yield after each. There are at most `limit` events.
     """
     events: list[JobEvent] = []
     while True:

@@ -43,7 +43,7 @@ _NAMED = re.compile(r"jobs/([0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12})", re.AS
 
 
 class Records(Protocol):
-    """What is on record of a home's jobs."""
+    """The job database of a home, and the jobs in memory."""
 
     @property
     def recent(self) -> Recent:
@@ -57,7 +57,7 @@ class Records(Protocol):
         """Return whether there is a job database, without making one."""
 
     def is_locked(self) -> bool:
-        """Return whether another program just keeps this process from the database."""
+        """Return whether another program holds a lock on the database at the moment."""
 
 
 class Following(Protocol):
@@ -68,9 +68,9 @@ class Following(Protocol):
 
 
 class HomeJobs:
-    """All questions about the jobs of a home; none changes anything.
+    """The jobs of a home, for reading.
 
-    If a job is not followed here, its files are believed, whatever its row says.
+    For a job that this process does not follow, the files count, not the row.
     """
 
     def __init__(
@@ -81,14 +81,14 @@ class HomeJobs:
         self._records = records
         self._onlooker = onlooker
         self._following = following
-        #: Of a process that goes on looking.
+        #: Only in a process that lives on, such as a server.
         self._presence: Presence | None = None
         self.results = StoredResults(self.directory)
 
     @classmethod
     @contextmanager
     def look(cls, configured: Config) -> Iterator[Self]:
-        """Look at the jobs of a home."""
+        """Open the jobs of a home for reading."""
         records = _Opened(configured)
         try:
             yield cls(configured, records, Onlooker(configured.jobs_directory), _Nobody())
@@ -108,7 +108,7 @@ class HomeJobs:
         return self.as_found([job for job in jobs.values() if job is not None])
 
     def remembered(self, job_id: str) -> JobMetadata | None:
-        """Return a job from memory, at once, if what is known there is true; see :meth:`job`."""
+        """Return a job from memory, if that is up to date; see :meth:`job`."""
         job = self._records.recent.get(job_id, locked=self._records.is_locked())
         return job if job and (job.state.is_terminal() or self._follows(job_id)) else None
 
@@ -116,12 +116,12 @@ class HomeJobs:
         """Return the record of a job whose files are wanted, or raise `FilesRemoved`."""
         remembered = self.remembered(job_id)
         job = self.as_found([remembered])[0] if remembered else self.job(job_id)
-        if said := job.without_files():
-            raise FilesRemoved(said)
+        if reason := job.without_files():
+            raise FilesRemoved(reason)
         return job
 
     def find(self, prefix: str) -> str:
-        """Return the one job id that begins so (`UnknownJob`: none, `InvalidJob`: several)."""
+        """Return the only job id with a prefix (`UnknownJob`: none, `InvalidJob`: several)."""
         return the_one(prefix, self._existing(prefix).find(prefix, limit=5))
 
     def events(
@@ -130,7 +130,7 @@ class HomeJobs:
         job_ids: Collection[str] | None = None,
         limit: int | None = None,
     ) -> tuple[list[Event], int]:
-        """Return up to `limit` events after a ``seq``, and the ``seq`` up to which that is all."""
+        """Return up to `limit` events after a ``seq``, and the last ``seq`` that was read."""
         return self._store.follow(after, job_ids, limit) if self._records.exists() else ([], 0)
 
     # --- lists and counts --------------------------------------------------------------------
@@ -144,7 +144,7 @@ class HomeJobs:
         sort: str | None = None,
         **filters: Unpack[Selection],
     ) -> list[JobMetadata]:
-        """List jobs, newest first, or in the order `sort`, after the job `before`; skip `skip`.
+        """List jobs, newest first or in the order `sort`, after the job `before`; skip some.
 
         See :func:`crystalmath.store.selection.sorted_page` and
         :class:`~crystalmath.models.JobFilter`.
@@ -175,7 +175,7 @@ class HomeJobs:
         return self._store.summary(**_fuller(filters, self._seen_elsewhere()))
 
     def facets(self, **filters: Unpack[Selection]) -> FacetCounts:
-        """Count jobs by the values that they have of some filters; see :meth:`JobStore.facets`."""
+        """Count jobs by their values of some filters; see :meth:`JobStore.facets`."""
         if not self._records.exists():
             self._require_no_directories()
             return {}
@@ -209,15 +209,15 @@ class HomeJobs:
         return {parent: jobs[job_id] for parent, job_id in last.items()}
 
     def retries_of(self, job_id: str) -> list[str]:
-        """Return the jobs that run, or read, one again, the oldest first."""
+        """Return the retries and rereads of a job, the oldest first."""
         return self._store.retries([job_id]).get(job_id, [])
 
     def ancestors(self, job_ids: Sequence[str], *, limit: int) -> dict[str, bool]:
-        """Return jobs, and what those that wait, wait for; see :meth:`JobReader.ancestors`."""
+        """Return jobs and the jobs that they wait for; see :meth:`JobReader.ancestors`."""
         return self._store.ancestors(job_ids, limit=limit) if job_ids else {}
 
     def with_steps(self, jobs: Sequence[JobMetadata]) -> list[JobMetadata]:
-        """Say of those of some jobs that are flows how many of their steps are in which state."""
+        """Add to the flows among some jobs how many of their steps are in each state."""
         flows = [job for job in jobs if job.stage is not None]
         counts = self._store.steps([flow.job_id for flow in flows]) if flows else {}
         reasons: dict[str, str] = {}
@@ -238,7 +238,7 @@ class HomeJobs:
         ]
 
     def _correct(self, counts: dict[JobState, int], flow: JobMetadata) -> bool:
-        """Count the steps of a flow as their files tell if no process keeps their rows up to date.
+        """Correct the counts of a flow's steps by their files, unless this process owns the flow.
 
         Return whether any differs from its row.
         """
@@ -262,12 +262,12 @@ class HomeJobs:
         return self._store.by_key(keys) if self._records.exists() else {}
 
     def children(self, job_id: str, *, limit: int | None = None) -> list[Parent]:
-        """Return the jobs that came of a job, the oldest first, each with its role."""
+        """Return the children of a job, the oldest first, each with its role."""
         children = self._existing(job_id).children(job_id, limit=limit)
         return cast("list[Parent]", children)
 
     def _seen_elsewhere(self) -> dict[str, JobMetadata]:
-        """Return the jobs of other processes of which the files tell more than their rows."""
+        """Return the jobs of other processes whose files are newer than their rows."""
         owners = self._store.owners()
         if owners:
             is_own = self._onlooker.host.is_own
@@ -276,18 +276,18 @@ class HomeJobs:
         pairs = zip(rows, self._onlooker.seen(rows), strict=True)
         return {job.job_id: job for row, job in pairs if job is not row and job != row}
 
-    # --- what was asked, and what came of it -------------------------------------------------
+    # --- specifications and results ----------------------------------------------------------
 
     def specification(self, job_id: str) -> str:
-        """Return the text that was recorded of a job; see :mod:`crystalmath.recipes.codec`."""
+        """Return the recorded specification of a job; see :mod:`crystalmath.recipes.codec`."""
         return self._existing(job_id).specification(job_id)
 
     def pseudopotentials(self, job_id: str) -> list[Potcar]:
-        """Name the pseudopotential files that the job was found to read when it was submitted."""
+        """Return the pseudopotential files that a job reads, as found when it was submitted."""
         return cast("list[Potcar]", self._existing(job_id).pseudopotentials(job_id))
 
     def result(self, job_id: str) -> dict[str, Any] | None:
-        """Return what the recipe returned, as `JobRunner.get_result` does."""
+        """Return the result of a job, as `JobRunner.get_result` does."""
         from crystalmath.recipes import codec
 
         job = self.job(job_id)
@@ -311,23 +311,23 @@ class HomeJobs:
         with self.files(job_id) as directory:
             return Path(directory.work(self.job(job_id).attempt))
 
-    # --- what is seen ------------------------------------------------------------------------
+    # --- files and disk ----------------------------------------------------------------------
 
     def as_found(self, jobs: Sequence[JobMetadata]) -> list[JobMetadata]:
-        """Mark ended jobs whose run directory is missing: nobody records a removal by hand."""
+        """Mark ended jobs without a run directory, as a user may remove one."""
         begun = None if self._presence is None else self._presence.begin()
         gone: set[str] = set()
         there: list[str] = []
         for job in jobs:
             if not self.is_there(job):
-                with suppress(OSError):  # the file system is away, and with it all of them
+                with suppress(OSError):  # the file system is not there
                     if self.directory(job.job_id).is_gone():
                         gone.add(job.job_id)
                     else:
                         there.append(job.job_id)
         if self._presence is not None and begun is not None and there:
             self._presence.add(there, begun)
-        # Another process may have removed it since, and recorded that.
+        # Another process may have removed a directory since, and recorded that.
         now = {job.job_id: job for job in self._store.get_many(list(gone))} if gone else {}
         current = [now.get(job.job_id, job) for job in jobs]
         return [
@@ -336,13 +336,13 @@ class HomeJobs:
         ]
 
     def is_there(self, job: JobMetadata) -> bool:
-        """Return whether a job's run directory need not be looked for; this touches no file."""
+        """Return whether a run directory is known to be there, without touching a file."""
         if job.started_at is None or job.removed == "all" or not job.state.is_terminal():
             return True
         return self._presence is not None and job.job_id in self._presence
 
     def waiting_for_room(self, job: JobMetadata) -> JobMetadata:
-        """Mark a running job if the disk is known to be full: nothing can be noted of it then."""
+        """Mark a running job if the disk is full, as its end cannot be recorded then."""
         if job.state.is_terminal() or not self.disk.is_full:
             return job
         state = job.state
@@ -353,7 +353,7 @@ class HomeJobs:
         return evolve(job, state=state, reason=DISK_FULL)
 
     def _known(self, jobs: Sequence[JobMetadata]) -> list[JobMetadata]:
-        """Return what is seen of jobs, and remember those whose rows are true."""
+        """Return jobs as their files say, and keep those with up-to-date rows in memory."""
         self.disk.look()
         followed = [job for job in jobs if self._follows(job.job_id)]
         if followed:
@@ -408,14 +408,14 @@ class HomeJobs:
         return self._records.store
 
     def _existing(self, job_id: str) -> JobReader:
-        """Return the store for a question; asking for a job makes no database."""
+        """Return the store, to read a job; this makes no database."""
         if not self._records.exists():
             self._require_no_directories()
             raise UnknownJob(job_id)
         return self._store
 
     def _require_no_directories(self) -> None:
-        """Say what became of jobs that have files and no rows, rather than that there are none."""
+        """Raise `StoreError` if there are run directories, and no rows of their jobs."""
         if count := sum(1 for _ in directory_names(self.config.jobs_directory)):
             raise StoreError(
                 f"the job database has no jobs, and {self.config.jobs_directory} has {count}: it "
@@ -424,7 +424,7 @@ class HomeJobs:
 
 
 def _fuller(filters: Selection, jobs: Mapping[str, JobMetadata]) -> StoreSelection:
-    """Add to filters what is known of jobs of which the files tell more than their rows."""
+    """Add the states and errors of jobs whose files are newer than their rows to filters."""
     failed = (job for job in jobs.values() if job.state is JobState.FAILED)
     more = {
         "seen": {job_id: job.state for job_id, job in jobs.items()},
@@ -437,7 +437,7 @@ class _Nobody:
     """Follows no jobs."""
 
     def following(self, job_id: str) -> None:
-        """Return nobody."""
+        """Return ``None``."""
 
 
 class _Opened:
@@ -454,7 +454,7 @@ class _Opened:
         return self._reader is not None or database_exists(self._url)
 
     def is_locked(self) -> bool:
-        """Do nothing: nobody else waits here."""
+        """Return ``False``: this reader has no other threads."""
         return False
 
     @property

@@ -1,7 +1,7 @@
-"""What is told of jobs, as JSON: the answers of the methods that read, wherever they are asked.
+"""The answers, as JSON, of the methods that read jobs.
 
-The server's handlers answer with them, and so does a command that finds no server. What may take
-long is a generator, which yields where others may come between.
+The handlers of the server use them, and commands that find no server. Long work is a generator,
+which yields where other requests may run.
 """
 
 from __future__ import annotations
@@ -58,34 +58,34 @@ if TYPE_CHECKING:
         Trajectory,
     )
 
-#: What is told of a submission, by its names on the wire.
+#: The fields of a submission in an answer, by their names on the wire.
 _SPECIFIED = tuple(
     one.wire
     for one in declared(Submission)
     if one.about.shown and one.wire not in {"environment", "key", "strict", "lax"}
 )
-#: Fields of a job that name places in its run directory.
+#: Fields of a job that are paths in its run directory.
 _PLACES = frozenset(("work_dir", "log", "result"))
-#: So many jobs are described before others have a turn.
+#: The number of jobs that are described without a yield.
 PAGE = 200
-#: So many events and relatives are told; a job has a few.
+#: The most events, and relatives, in an answer; a job has a few.
 MOST_RELATED = 1000
-#: So many buckets at most, and so many unless `start` says otherwise.
+#: The most buckets in an answer, and their number without `start`.
 MOST_BUCKETS = 10_000
 _USUAL_BUCKETS = 24
 _ENDS = tuple(state for state in JobState if state.is_terminal())
-#: How much of a file goes into one answer, in bytes.
+#: The usual size of the part of a file in an answer, in bytes.
 USUAL_BYTES = 2**20
-#: How much of a trajectory goes into one answer, in bytes, before it is written in base64.
+#: The most bytes of a trajectory in an answer, before base64.
 _MOST_FRAMES = 16 * 2**20
-#: How often a file is looked at that somebody follows, in seconds.
+#: The time between two looks at a file that is followed, in seconds.
 LOOK_S = 0.25
 
 
 def job_document(
     service: HomeJobs, job: JobMetadata, fields: Collection[str] | None = None
 ) -> JobDocument:
-    """Describe a job, with the places of its files; or only some fields (``result.energy_ev``)."""
+    """Describe a job, with the paths of its files; or only some fields (``result.energy_ev``)."""
     names = None if fields is None else {"job_id", *(each.partition(".")[0] for each in fields)}
     document = service.waiting_for_room(job).document(names)
     if fields is None or not _PLACES.isdisjoint(fields):
@@ -104,7 +104,7 @@ def job_document(
 def job_documents(
     service: HomeJobs, job_ids: Sequence[str]
 ) -> Generator[None, None, list[JobDocument]]:
-    """Describe jobs in the order of their ids; in the place of an unknown one is what is wrong."""
+    """Describe jobs in the order of their ids, with an error for each unknown one."""
     answers: list[JobDocument] = []
     known: dict[str, Outlook | None] = {}
     for start in range(0, len(job_ids), PAGE):
@@ -120,7 +120,7 @@ def job_documents(
 
 
 def _unknown(job_id: str, lacks: str) -> Any:
-    """Describe a job of which nothing is on record, without what is told of others."""
+    """Describe an unknown job, with ``null`` for the key `lacks`."""
     error = UnknownJob(job_id)
     document = {"job_id": job_id, "status": "error", "error": str(error), "code": error.code}
     return {**document, lacks: None}
@@ -129,7 +129,7 @@ def _unknown(job_id: str, lacks: str) -> Any:
 def event_document(
     service: HomeJobs, event: Event, job: JobMetadata | None = None
 ) -> answers.Event:
-    """Describe one line of the event log, and its job where that is wanted."""
+    """Describe an event, and its job if there is one."""
     document: answers.Event = {
         "seq": event.seq,
         "job_id": event.job_id,
@@ -148,9 +148,9 @@ def in_full(
     jobs: Sequence[JobMetadata],
     known: dict[str, Outlook | None] | None = None,
 ) -> list[JobMetadata]:
-    """Add what other jobs tell: the states of a flow's steps, and what holds up one that waits.
+    """Add the states of the steps of flows, and the predecessors that hold up waiting jobs.
 
-    `known` keeps for the next of many jobs what was found of those that wait.
+    `known` remembers the predecessors from one page of jobs to the next.
     """
     outlooks: Mapping[str, Outlook] = {}
     if any(job.waits and job.stage is None for job in jobs):
@@ -165,14 +165,14 @@ def in_full(
     ]
 
 
-#: What a job's document says of it that other jobs tell.
+#: The fields of a job that depend on other jobs.
 _OF_OTHERS = {"steps", "held_up_by", "reason"}
 
 # --- lists and counts ------------------------------------------------------------------------
 
 
 def listed(service: HomeJobs, params: Any) -> Generator[None, None, JobList]:
-    """List jobs, newest first, and count all that match where that is wanted."""
+    """List jobs, newest first, and count all matches with `totals`."""
     limit, before = params.pop("limit", 100), params.pop("cursor", None)
     sort, counted = params.pop("sort", None), params.pop("totals", False)
     skip, fields = params.pop("skip", 0), params.pop("fields", None)
@@ -216,7 +216,7 @@ def summary(service: HomeJobs, params: Mapping[str, Any]) -> Counted:
 
 
 def facets(service: HomeJobs, params: Any) -> Facets:
-    """Count jobs by the values that they have of filters, the most frequent values first."""
+    """Count jobs by their values of filters, the most frequent values first."""
     limit = params.pop("limit", 50)
     by_filter: list[Facet] = []
     for (name, label), values in service.facets(**read_filters(params)).items():
@@ -242,8 +242,8 @@ def counts(service: HomeJobs, params: Any) -> CountedOverTime:
     count = last - first + 1
     if count > MOST_BUCKETS:
         raise InvalidJob(
-            f"from 'start' to 'end' there are {count} buckets of {bucket_s:g} s, and at most "
-            f"{MOST_BUCKETS} are told; take a larger 'bucket_s', or a later 'start'"
+            f"from 'start' to 'end' there are {count} buckets of {bucket_s:g} s, and an answer has "
+            f"at most {MOST_BUCKETS}; take a larger 'bucket_s', or a later 'start'"
         )
     filters = read_filters(params)
     states = filters.pop("state", _ENDS)
@@ -276,7 +276,7 @@ def specification(
     job: bool = False,
     progress: bool = False,
 ) -> Generator[None, None, Specification]:
-    """Yield what a job was asked to do."""
+    """Return the specification of a job."""
     header, document = service.specification(job_id).split("\n", 1)
     encoded = json.loads(document)
     recorded = service.job(job_id)
@@ -303,13 +303,13 @@ def specification(
 
 
 def _flow_terms(header: Mapping[str, Any]) -> dict[str, Any]:
-    """Return what a flow alone has of what was asked for it."""
+    """Return the terms in a header that only flows have."""
     terms = Submission.flow_terms_in(header)
     return {name: value for name, value in terms.items() if value}
 
 
 def story(service: HomeJobs, job_id: str) -> Story:
-    """Return a job's whole story."""
+    """Return a job with its relatives, attempts and events."""
     job = service.job(job_id)
     header, document = service.specification(job_id).split("\n", 1)
     written = json.loads(header)
@@ -331,7 +331,7 @@ def story(service: HomeJobs, job_id: str) -> Story:
 
 
 def _relatives(service: HomeJobs, relatives: Sequence[Parent]) -> list[Relative]:
-    """Add what is on record of a job's relatives."""
+    """Add name, recipe and status to the relatives of a job."""
     jobs = {job.job_id: job for job in service.some_jobs([one["job_id"] for one in relatives])}
     return [_relative(one, jobs.get(one["job_id"])) for one in relatives]
 
@@ -348,7 +348,7 @@ def _relative(one: Parent, job: JobMetadata | None) -> Relative:
 def progress(
     service: HomeJobs, job_ids: list[str], *, history: bool = False
 ) -> Generator[None, None, list[JobProgress]]:
-    """Yield how far the calculations of jobs have come."""
+    """Return the progress of the calculations of jobs."""
     jobs = {job.job_id: job for job in service.some_jobs(job_ids)}
     answers: list[JobProgress] = []
     for job_id in job_ids:
@@ -369,7 +369,7 @@ def progress(
 def progress_document(
     service: HomeJobs, job: JobMetadata, *, history: bool = False
 ) -> Generator[None, None, ProgressDocument | None]:
-    """Describe how far a job's newest calculation has come."""
+    """Describe the progress of the newest calculation of a job."""
     from crystalmath.engines.registry import plugins
     from crystalmath.progress.search import read_progress
 
@@ -392,9 +392,9 @@ def progress_document(
     return {**document, "history": steps}
 
 
-@lru_cache(maxsize=1000)  # it is asked for every few seconds, and a specification may be long
+@lru_cache(maxsize=1000)  # clients ask every few seconds, and a specification may be long
 def _logged_every(service: HomeJobs, job_id: str) -> int:
-    """Return after how many steps each dynamics of ASE is asked to write a line."""
+    """Return the interval, in steps, of the lines in the log of a molecular dynamics run of ASE."""
     parameters = json.loads(service.specification(job_id).partition("\n")[2])["parameters"]
     try:
         return max(1, int(parameters["md_params"]["dynamics_kwargs"]["loginterval"]))
@@ -403,7 +403,7 @@ def _logged_every(service: HomeJobs, job_id: str) -> int:
 
 
 def trajectory(service: HomeJobs, params: Mapping[str, Any]) -> Generator[None, None, Trajectory]:
-    """Yield frames that a job's calculation has written."""
+    """Return frames that the calculation of a job has written."""
     import numpy as np
 
     from crystalmath.jobs.last_geometry import read_frames
@@ -452,32 +452,32 @@ def trajectory(service: HomeJobs, params: Mapping[str, Any]) -> Generator[None, 
 
 # --- files -----------------------------------------------------------------------------------
 
-#: Where files were found that may be followed: a tree is not walked for every look at one.
+#: The paths of followed files, so that not every look walks the directory tree.
 _followed_files: dict[tuple[Path, str], Found] = {}
 _MOST_FOLLOWED = 1000
 
 
 @frozen
 class FileSeen:
-    """What is seen of a file without reading it; where it is the same again, nothing is new."""
+    """The state of a file without its content; it changes with the file."""
 
     job_id: str
     attempt: int
     ended: bool
     path: Path
     others: tuple[str, ...]
-    #: Which file, its size and the time of its last change; nothing where there is none yet.
+    #: Inode, size and modification time; ``None`` if the file does not exist yet.
     signature: tuple[int, ...] | None
 
 
 def look_at_file(
     service: HomeJobs, params: Mapping[str, Any], *, again: bool
 ) -> Generator[None, None, FileSeen]:
-    """Look at the file that is asked for, without reading it."""
+    """Return the state of a file, without reading it."""
     from crystalmath.jobs.workfiles import Found
 
     job_id = params["job_id"]
-    # Before the file is read: what an ended job wrote is there.
+    # Before the file is read: then an ended job has written all of it.
     job = service.job_with_files(job_id)
     signature = None
     with service.files(job_id) as directory:
@@ -498,7 +498,7 @@ def _find_file(
 
     key = (directory, params["file"])
     known = _followed_files.get(key)
-    # Who follows a file goes on with the same one.
+    # A follower continues with the same file.
     if known is not None and (again or params.get("offset")) and known.path.exists():
         check_inside(directory, known.path)
         return known
@@ -511,7 +511,7 @@ def _find_file(
 def read_file(
     service: HomeJobs, snapshot: FileSeen, params: Mapping[str, Any]
 ) -> Generator[None, None, LogPart]:
-    """Read the part of a file that is asked for."""
+    """Return a part of a text file."""
     from crystalmath.jobs.workfiles import read_part, read_tail
 
     most = params.get("max_bytes", USUAL_BYTES)
@@ -534,15 +534,15 @@ def read_file(
 
 
 def file_part(service: HomeJobs, params: Mapping[str, Any]) -> Generator[None, None, FilePart]:
-    """Yield the bytes of a file that are asked for."""
-    from crystalmath.jobs.workfiles import read_stored
+    """Return some bytes of a file."""
+    from crystalmath.jobs.workfiles import digest, read_stored
 
     snapshot = yield from look_at_file(service, params, again=False)
     offset = params.get("offset", 0)
     with service.files(snapshot.job_id):
         data, size = read_stored(snapshot.path, offset, params.get("max_bytes", USUAL_BYTES))
     yield
-    return {
+    part: FilePart = {
         "job_id": snapshot.job_id,
         "file": str(snapshot.path),
         "others": list(snapshot.others),
@@ -552,13 +552,16 @@ def file_part(service: HomeJobs, params: Mapping[str, Any]) -> Generator[None, N
         "finished": snapshot.ended and offset + len(data) >= size,
         "error": None,
     }
+    if params.get("sha256"):
+        part["sha256"] = yield from digest(snapshot.path, offset + len(data))
+    return part
 
 
 # --- without a server ------------------------------------------------------------------------
 
 
 def answer(service: HomeJobs, method: str, params: dict[str, Any]) -> dict[str, Any]:
-    """Answer a method that only reads as the server does; what is wrong with it is raised."""
+    """Return the answer of a method that only reads, as the server does; errors are raised."""
     result: Any = _ANSWERS[method](service, params)
     answered: dict[str, Any] = at_once(result) if isinstance(result, Generator) else result
     return answered
@@ -595,7 +598,7 @@ def _followed(service: HomeJobs, params: dict[str, Any]) -> LogPart:
 
 
 def _result(service: HomeJobs, params: dict[str, Any]) -> dict[str, Any]:
-    """Say why a job has no result."""
+    """Return a document with the reason why a job has no result."""
     job = service.job(params["job_id"])
     document = {"job_id": job.job_id, "status": job.state.value, "error": job.error, "result": None}
     return {**document, "traceback": job.traceback} if job.traceback else document
@@ -623,7 +626,7 @@ _ANSWERS: dict[str, Callable[[HomeJobs, Any], Any]] = {
 
 
 def attempts(directory: RunDirectory, last: int) -> list[AttemptEntry]:
-    """Describe a job's attempts, the first one first; its run directory may be gone."""
+    """Describe the attempts of a job, the oldest first; its run directory may be gone."""
     return [_attempt(directory, number) for number in range(1, last + 1)]
 
 

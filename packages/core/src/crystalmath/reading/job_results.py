@@ -1,4 +1,4 @@
-"""The results of completed jobs, as their files have them; and paths of homes that have moved."""
+"""The stored results of completed jobs, also of homes that have moved."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class StoredResults:
         self._damaged: dict[tuple[str, int], tuple[_Signature, str]] = {}
 
     def measured(self, job: JobMetadata) -> Generator[None, None, int]:
-        """Count the bytes of a completed job's stored JSON; while it is unpacked, yield."""
+        """Return the size of a completed job's stored JSON in bytes; yield while it is unpacked."""
         with self._opened(job) as (_, header):
             if self._move(job) is None and header.get("text") is not None:
                 return int(header["text"])
@@ -42,7 +42,7 @@ class StoredResults:
         return size
 
     def small(self, job: JobMetadata, most: int) -> bytes | None:
-        """Read the stored JSON of a completed job's result if it has few bytes; else ``None``."""
+        """Return the stored JSON of a result, or ``None`` if it has more than `most` bytes."""
         with self._opened(job) as (file, header):
             size = header.get("text")
             if size is None or int(size) > most or self._move(job) is not None:
@@ -50,14 +50,14 @@ class StoredResults:
             return b"".join(stored_result.result_chunks(file, stored_result.block_size(header)))
 
     def chunks(self, job: JobMetadata) -> Iterator[bytes]:
-        """Yield a result's stored JSON undecoded, in pieces, with paths of the home as it is."""
+        """Yield the pieces of a result's stored JSON, with the present paths of the home."""
         with self._opened(job) as (file, header):
             move = self._move(job)
             chunks = stored_result.result_chunks(file, stored_result.block_size(header))
             yield from move.texts(chunks) if move else chunks
 
     def locate(self, job: JobMetadata, field: str) -> stored_result.Located:
-        """Find in which stretch of a completed job's result a field stands."""
+        """Return the place of a field in the stored JSON of a result."""
         with self._opened(job) as (file, header):
             if header.get("index"):
                 return stored_result.ResultIndex(file, header).locate(field)
@@ -72,7 +72,7 @@ class StoredResults:
         return self._moved(job, json_part(text, place.left, place.way))
 
     def brief(self, job: JobMetadata) -> tuple[bytes, bool]:
-        """Read what a table has of a completed job's result, as JSON, and whether that is all."""
+        """Return the values of a result for tables, as JSON, and whether that is all of it."""
         with self._opened(job) as (file, header):
             if not header.get("index"):
                 return b"".join(self.chunks(job)), True
@@ -80,15 +80,12 @@ class StoredResults:
         return self._moved(job, json.dumps(values).encode()), False
 
     def _moved(self, job: JobMetadata, text: bytes) -> bytes:
-        """Write paths anew where the home has moved."""
+        """Return a text with the present paths of a home that has moved."""
         move = self._move(job)
         return b"".join(move.texts([text])) if move else text
 
     def damage(self, job: JobMetadata) -> str | None:
-        """Return why a completed job's result is known to be unreadable; ``None`` if it is not.
-
-        A result that was read in vain is known, until its file changes.
-        """
+        """Return why a result could not be read before; ``None`` if its file has changed since."""
         known = self._damaged.get(key := (job.job_id, job.attempt))
         if known is None:
             return None
@@ -99,9 +96,9 @@ class StoredResults:
         return why
 
     def verify(self, job: JobMetadata) -> str | None:
-        """Read a completed job's stored result, and return why it is no use; ``None`` if it is.
+        """Read the stored result of a job, and return why it cannot be used, or ``None``.
 
-        `OSError` is raised if it cannot be read just now.
+        `OSError` is raised if it cannot be read at the moment.
         """
         with contextlib.suppress(FilesRemoved, BadFile), self._readable(job):
             self._directory_of(job.job_id).check_outcome(job.attempt)
@@ -116,12 +113,12 @@ class StoredResults:
 
     @contextlib.contextmanager
     def _readable(self, job: JobMetadata) -> Iterator[None]:
-        """Raise in plain words that a finished job's result is gone or damaged; remember it."""
+        """Translate the errors of reading a result, and remember them."""
         try:
             yield
         except FileNotFoundError as error:
-            if said := job.without_files():
-                raise FilesRemoved(said) from error
+            if reason := job.without_files():
+                raise FilesRemoved(reason) from error
             raise FilesRemoved(
                 self._noted(job, f"is gone: {error.filename} was removed")
             ) from error
@@ -155,28 +152,28 @@ class StoredResults:
 
 
 def recomputed(why: str, job_id: str) -> str:
-    """Add the remedy to the reason why the result of a job is no use."""
+    """Add the remedy to the reason why a result cannot be used."""
     return f"{why}; crystalmath retry {job_id[:8]} computes it again"
 
 
 class Move(NamedTuple):
-    """Where a run directory was when its job ran, and where it is."""
+    """The run directory at the time when the job ran, and the present one."""
 
     old: str
     new: str
 
     def path(self, path: str) -> str:
-        """Return a path below the run directory as it is now; any other stays as it is."""
+        """Return the present path below the run directory; other paths do not change."""
         below = path.removeprefix(self.old)
         return self.new + below if below != path and below[:1] in {"", "/"} else path
 
     def texts(self, chunks: Iterable[bytes]) -> Iterator[bytes]:
-        """Yield a JSON text, which comes in pieces, with the new place of the run directory."""
+        """Yield the pieces of a JSON text, with the present run directory."""
         old, new = _in_json(self.old), _in_json(self.new)
         rest = b""
         for chunk in chunks:
             *whole, rest = (rest + chunk).split(old)
-            # The old place may begin at the end of this piece.
+            # The old path may begin at the end of this piece.
             certain = max(0, len(rest) - len(old) + 1)
             yield b"".join(part + new for part in whole) + rest[:certain]
             rest = rest[certain:]
@@ -184,7 +181,7 @@ class Move(NamedTuple):
 
 
 def move_of(path: str | None, directory: str) -> Move | None:
-    """Return from where a run directory was moved, by a `path` below it; ``None`` if it was not."""
+    """Return how a run directory moved, by an old `path` below it; ``None`` if it did not."""
     name = directory.rpartition("/")[2]
     before, separator, below = (path or "").rpartition(f"/{name}")
     if not separator or below[:1] not in {"", "/"}:

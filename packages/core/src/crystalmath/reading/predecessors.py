@@ -262,13 +262,6 @@ class Predecessors:
         return [self.source(parent).job_id for parent in awaited(parents)]
 
 
-def _in_words(outlook: Outlook) -> Outlook:
-    """Name the job in between in the reason of one that is held up through it."""
-    if outlook.through is None:
-        return outlook
-    return evolve(outlook, reason=f"waits for job {outlook.through}, which {outlook.reason}")
-
-
 def _waits_for(job_ids: Sequence[str], awaited: Sequence[Parent]) -> str | None:
     """Return the reason of a job that waits for unfinished jobs."""
     if len(job_ids) > _NAMED:

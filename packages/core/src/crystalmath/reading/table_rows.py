@@ -1,4 +1,4 @@
-"""Jobs as lines of a table: what was asked for, and what came of it."""
+"""Jobs as lines of a table: their parameters, labels and results."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
 @frozen
 class Line:
-    """One job of a table: the values that it has by their columns, and its final geometry."""
+    """A job in a table: its values by their columns, and its final geometry."""
 
     job: Job
     values: dict[str, Any]
@@ -44,10 +44,10 @@ class Line:
 def table(
     service: HomeJobs, job_ids: Sequence[str], columns: Sequence[str] | None, most: int
 ) -> Generator[None, None, tuple[list[bytes], dict[str, str]]]:
-    """Write a line of each of the first jobs as JSON, at least one, in no more bytes than `most`.
+    """Return lines of the first jobs as JSON, in at most `most` bytes, but at least one line.
 
-    Return the lines, and by the ids of jobs why their results cannot be read. A large result is
-    never decoded: of it there is what its worker has noted for tables.
+    The second value has the reasons why results cannot be read, by the ids of their jobs. A large
+    result is never decoded: its worker has stored the values for tables apart.
     """
     left_out = () if columns else GEOMETRY[1:]
     lines: list[bytes] = []
@@ -93,8 +93,8 @@ def line_of(job: Job, params: Mapping[str, Any], result: Any) -> Line:
     values |= dict(_flat(params, "params."))
     atoms = None
     if result is not None:
-        # The record goes first: what recipes call name is that of a method.
-        # No step's values are those of a flow whose steps are jobs: each has its own row.
+        # The record goes first: a recipe's `name` is the name of a method. A flow whose steps are
+        # jobs has no values of theirs, as each step has a row.
         has_rows = job.stage is not None
         of_result = result_values(result, of_last=not has_rows).items()
         values |= {f"result.{n}" if n in values else n: value for n, value in of_result}
@@ -112,7 +112,7 @@ def line_of(job: Job, params: Mapping[str, Any], result: Any) -> Line:
 
 
 def _calculator(recipe: str, params: Mapping[str, Any]) -> str | None:
-    """Name the calculator of one of quacc's recipes as ASE does; a user's own is not known."""
+    """Return ASE's name of a quacc recipe's calculator; ``None`` for recipes of users."""
     if not (family := family_of(recipe)):
         return None
     library = params.get("library")  # of a machine-learned potential

@@ -186,6 +186,20 @@ def _follow(module: Module, binding: Binding) -> tuple[Module, Binding]:
     return module, binding
 
 
+def home_of(name: str) -> tuple[Module, str]:
+    """Return the module that defines a recipe, and the name that the recipe has there.
+
+    Raises `InvalidJob`: the source shows no such recipe.
+    """
+    module_name, _, function = name.rpartition(".")
+    module = _module(module_name, name)
+    binding = module.bindings.get(function)
+    if binding is None:
+        return module, function
+    home, binding = _follow(module, binding)
+    return home, binding.name
+
+
 def check_namespace(namespace: str) -> None:
     """Raise `InvalidJob` if an admitted namespace can have no recipes; nothing is imported."""
     _module(namespace, f"below {namespace}")

@@ -20,6 +20,16 @@ if TYPE_CHECKING:
 
 
 @frozen(kw_only=True)
+class BatchMark:
+    """The decorator ``@batched`` of a function, as the source shows it (`crystalmath.batch`)."""
+
+    #: The dotted name of the recipe, relative if the source has it so.
+    recipe: str
+    #: The most structures of a call, if it is written as a number.
+    most: int | None = None
+
+
+@frozen(kw_only=True)
 class Binding:
     """A name that a module binds, and its value as far as the source shows it."""
 
@@ -35,6 +45,8 @@ class Binding:
     docstring: str | None = None
     signature: inspect.Signature | None = None
     kind: Literal["job", "flow"] | None = None
+    #: The recipe that the function computes for many structures.
+    batch: BatchMark | None = None
 
 
 @frozen(kw_only=True)
@@ -162,6 +174,7 @@ def _binds_at_run_time(tree: ast.AST) -> bool:
 # Decorators that keep the signature. `requires` raises if a package is missing, and else passes all
 # arguments on.
 _KIND: dict[str, Literal["job", "flow"] | None] = {"job": "job", "flow": "flow", "subflow": None}
+_BATCHED = "crystalmath.batch.batched"
 _TRUSTED = frozenset(
     [f"{home}.{name}" for home in ("quacc", "quacc.wflow_tools.decorators") for name in _KIND]
     + ["monty.dev.requires"]
@@ -218,7 +231,20 @@ class _Scanner:
             docstring=ast.get_docstring(node),
             signature=_signature(node.args, node.returns) if trusted else None,
             kind=next((kind for kind in kinds if kind), None),
+            batch=next(filter(None, map(self._batch, node.decorator_list)), None),
         )
+
+    def _batch(self, decorator: ast.expr) -> BatchMark | None:
+        if not isinstance(decorator, ast.Call) or self._dotted(decorator) != _BATCHED:
+            return None
+        words = {word.arg: word.value for word in decorator.keywords}
+        recipe = next(iter(decorator.args), words.get("recipe"))
+        most = words.get("most")
+        number = most.value if isinstance(most, ast.Constant) else None
+        if recipe is None:
+            return None
+        number = number if isinstance(number, int) else None
+        return BatchMark(recipe=self._dotted(recipe), most=number)
 
     def _dotted(self, node: ast.expr) -> str:
         parts: list[str] = []

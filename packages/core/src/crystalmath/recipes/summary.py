@@ -53,7 +53,7 @@ def summarize(result: object, flow_steps: Mapping[str, Any] | None = None) -> di
         empty = dict.fromkeys(("energy_ev", "max_force_ev_ang", "formula", "work_dir"))
         return empty | dict(flow_steps)
     calculations = list(steps(result))
-    last = calculations[-1] if calculations else result
+    last = _of_one(calculations[-1] if calculations else result)
     summary = {
         "energy_ev": _or_none(_energy, last),
         "max_force_ev_ang": _or_none(_max_force, last),
@@ -63,9 +63,18 @@ def summarize(result: object, flow_steps: Mapping[str, Any] | None = None) -> di
     natoms = _or_none(_natoms, last)
     if natoms:
         summary["natoms"] = natoms
-    if calculations and last is not result:
+    if calculations and calculations[-1] is not result:
         summary["steps"] = len(calculations)
     return summary
+
+
+def _of_one(result: Any) -> Any:
+    """Return a result of TorchSim that is of one structure as other recipes return theirs."""
+    with contextlib.suppress(Exception):  # any other result, which stays as it is
+        (atoms,), output = result["atoms"], result["output"]
+        values = {name: output[name] and output[name][0] for name in ("energy", "forces")}
+        return {"atoms": atoms, "results": values, "dir_name": result["dir_name"]}
+    return result
 
 
 def _or_none(read: Any, result: object) -> Any:

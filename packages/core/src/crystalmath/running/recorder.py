@@ -239,8 +239,8 @@ class Recorder:
         store, job_ids = self.store, {change.job_id for change in changes}
         with self.recent.changing(job_ids):
             jobs = store.apply(changes)
-            # Another service of this process may have written the same change first; waiters of
-            # this service hear of it only here.
+            # Another service of this process may have written the same change first; only this
+            # call wakes the waiters of this service.
             known = job_ids - {job.job_id for job in jobs}
             jobs = jobs + store.get_many(sorted(known)) if known else jobs
             self.recent.put(jobs)

@@ -126,7 +126,7 @@ class Recovery(Onlooker):
         return [job.job_id for owner in mine for job in store.unfinished(owner=owner)]
 
     def disown(self, *, own: bool, but: Collection[str] = ()) -> None:
-        """Give up the unfinished jobs that were taken over, so that other processes adopt them.
+        """Disown the unfinished jobs that were adopted, so that other processes adopt them.
 
         With `own` also the jobs that this process has submitted. The jobs in `but` stay: another
         service of this process follows them.

@@ -31,7 +31,6 @@ from crystalmath.errors import (
 from crystalmath.jobs.host import Host
 from crystalmath.jobs.identities import own_identity
 from crystalmath.server.handlers import METHODS
-from crystalmath.server.inbox import Inbox
 from crystalmath.server.lock import HomeLock
 from crystalmath.server.log import log_to
 from crystalmath.server.pools import in_pool, in_slices
@@ -219,7 +218,6 @@ class Server:
                 loop.add_signal_handler(number, lambda: self.stop(cancel=False))
         self.connections = Connections(self, METHODS)
         care = asyncio.create_task(self._care())
-        inbox = asyncio.create_task(Inbox(self.place).run())
         warming = asyncio.create_task(self._warm())
         packing = asyncio.create_task(self._pack())
         self._listening = await self._listen_on(listener)
@@ -236,7 +234,6 @@ class Server:
                 async with asyncio.timeout(EXIT_S):  # the home's file system may hang
                     await in_pool("stopping", self._withdraw)
             care.cancel()
-            inbox.cancel()
             warming.cancel()
             packing.cancel()
             await self.connections.close()

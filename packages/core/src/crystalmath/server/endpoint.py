@@ -1,4 +1,4 @@
-"""The place of a home's server: socket, lock and log, and the checks that this place is safe.
+"""The place of a home's server, the checks that this place is safe, and the connection to it.
 
 A server and its clients find each other by these rules alone. Clients start with this module, so it
 imports nothing slow.
@@ -6,21 +6,27 @@ imports nothing slow.
 
 from __future__ import annotations
 
+import contextlib
+import itertools
 import json
 import math
 import os
+import shlex
+import socket as sockets
 import stat
 import time
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, Self, TypeAlias
 
 from crystalmath._permissions import make_own, may_be_closed
-from crystalmath.errors import BadFile, PlaceError, ServedElsewhere
+from crystalmath.errors import BadFile, PlaceError, ServedElsewhere, ServerNotRunning
 from crystalmath.jobs.identities import is_alive
 from crystalmath.processes import Identity
+from crystalmath.wire import messages
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Sequence
 
 #: The longest path of a Unix socket, in bytes.
 LONGEST = 107
@@ -105,11 +111,6 @@ class Place(NamedTuple):
         """The file with the output of a server in the background, and of its child processes."""
         return self.directory / "output"
 
-    @property
-    def inbox(self) -> Path:
-        """The folder in which other hosts leave requests; the server makes it."""
-        return self.directory / "inbox"
-
     def mark(self) -> tuple[int, ...] | None:
         """Return a mark of the present socket, which differs from that of a later one."""
         try:
@@ -165,9 +166,19 @@ class Place(NamedTuple):
     def elsewhere(self, server: Server) -> ServedElsewhere:
         """Return the error that names a server which cannot be reached from here."""
         return ServedElsewhere(
-            f"the server of {self.home} is the {server}: run the command there, or end it with "
-            f"`crystalmath stop` there; if that host is gone, `crystalmath serve` here takes its "
+            f"the home {self.home} is served by {server} since {_moment(server.started_at)}: "
+            f"{self.way_to(server)}; if that host is gone, `crystalmath serve` here takes its "
             f"place once it has been silent for {self._lease_of(server)}; or remove {self.lock}"
+        )
+
+    def way_to(self, server: Server) -> str:
+        """Describe how a command gets to a server on another host, as part of a sentence."""
+        host = server.identity.host
+        name, home = shlex.quote(host.partition(".")[0]), shlex.quote(os.fspath(self.home))
+        return (
+            f"run the command there, or here by way of SSH with `crystalmath --on {name} ...`, "
+            f"once `crystalmath remotes add {name} {shlex.quote(host)} --home {home}` has "
+            "named that host"
         )
 
     def _lease_of(self, server: Server) -> str:
@@ -180,8 +191,13 @@ class Place(NamedTuple):
             heart = None
         if heart is None or not math.isfinite(heart.lease_s):
             return "its lease ([jobs] lease_s)"
-        ends = time.strftime("%H:%M:%S", time.localtime(time.time() + heart.lease_s))
+        ends = _moment(time.time() + heart.lease_s)
         return f"its lease of {heart.lease_s:g} s ([jobs] lease_s), at {ends} at the earliest"
+
+
+def _moment(epoch_s: float) -> str:
+    """Return a time as people on this host read it."""
+    return time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(epoch_s))
 
 
 def _socket_of(home: Path, environ: Mapping[str, str]) -> Path:
@@ -245,3 +261,110 @@ def require_socket(socket: Path) -> None:
         raise PlaceError(f"{socket} is no socket; remove it")
     if status.st_uid != os.geteuid():
         raise PlaceError(f"{socket} belongs to the user {status.st_uid}, not to you")
+
+
+# --- a connection ----------------------------------------------------------------------------
+
+#: The name of a method, and its parameters.
+Request: TypeAlias = tuple[str, Mapping[str, Any]]
+
+
+class Connection:
+    """One connection, which carries one request after the other."""
+
+    def __init__(self, opened: sockets.socket) -> None:
+        self._socket = opened
+        self._answers = opened.makefile("rb")
+        self._ids = itertools.count(1)
+
+    @classmethod
+    def to(cls, place: Place) -> Self:
+        """Open a connection to a home's server, if its socket can be trusted.
+
+        `ServerNotRunning`: none listens. `ServedElsewhere`, `PlaceError`, `OSError`: it cannot be
+        reached.
+        """
+        path = place.address()
+        opened = sockets.socket(sockets.AF_UNIX)
+        try:
+            require_socket(path)
+            opened.connect(os.fspath(path))
+            return cls(opened)
+        except (FileNotFoundError, ConnectionRefusedError) as error:
+            opened.close()
+            raise ServerNotRunning(
+                f"no server of {place.home} runs; `crystalmath serve` starts one"
+            ) from error
+        except BaseException:
+            opened.close()
+            raise
+
+    def abort(self) -> None:
+        """Make a thread that waits for an answer on this connection get an error."""
+        with contextlib.suppress(OSError):  # the server was faster
+            self._socket.shutdown(sockets.SHUT_RDWR)
+
+    def close(self) -> None:
+        """Close the connection."""
+        self._answers.close()
+        self._socket.close()
+
+    def is_fresh(self) -> bool:
+        """Return whether the connection is open and has no unread bytes."""
+        self._socket.settimeout(0.0)
+        try:
+            self._socket.recv(1, sockets.MSG_PEEK)
+        except BlockingIOError:
+            return True
+        except OSError:
+            return False
+        return False
+
+    def ask(self, method: str, params: Mapping[str, Any], timeout: float) -> bytes:
+        """Send a request and return the whole message that answers it.
+
+        `OSError`, `EOFError`: the server has gone, is going, or does not answer in time.
+        """
+        return self.ask_both([(method, params)], timeout)[0]
+
+    def ask_both(
+        self,
+        requests: Sequence[Request],
+        timeout: float,
+        first_s: float | None = None,
+    ) -> list[bytes]:
+        """Send requests together, and return the messages that answer them, in their order.
+
+        The first message must come within `first_s`, if given.
+        """
+        numbers = [next(self._ids) for _ in requests]
+        self._socket.settimeout(timeout if first_s is None else first_s)
+        documents = [
+            {"jsonrpc": "2.0", "id": number, "method": method, "params": params}
+            for number, (method, params) in zip(numbers, requests, strict=True)
+        ]
+        self._socket.sendall(b"".join(messages.frame(messages.dumps(one)) for one in documents))
+        answers = [self._message()]
+        self._socket.settimeout(timeout)
+        answers += [self._message() for _ in requests[1:]]
+        # Answers come in any order, each with the number of its request first. An answer without a
+        # number is an error that stands for all.
+        begins = [b'{"jsonrpc":"2.0","id":%d,' % number for number in numbers]
+        return [next((o for o in answers if o.startswith(b)), answers[0]) for b in begins]
+
+    def _message(self) -> bytes:
+        length = self._length()
+        body = self._answers.read(length)
+        if len(body) < length or messages.is_stopping(body):
+            raise EOFError
+        return body
+
+    def _length(self) -> int:
+        """Read a header, and return the length of the message after it."""
+        return messages.read_length(b"".join(iter(self._line, b"\r\n")), most=None)
+
+    def _line(self) -> bytes:
+        line = self._answers.readline(messages.MAX_HEADER)
+        if not line.endswith(b"\n"):
+            raise EOFError
+        return line

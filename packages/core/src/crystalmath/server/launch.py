@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+import select
 import socket
 import subprocess
 import sys
@@ -151,8 +152,13 @@ def bridge(place: Place, incoming: int = 0, outgoing: int = 1) -> bool:
         connection.sendall(first)
         left = threading.Event()
         threading.Thread(target=_send, args=(incoming, connection, left), daemon=True).start()
+        events = select.poll()
+        events.register(connection, select.POLLIN)
+        events.register(outgoing, 0)  # only errors: nobody reads any more, as after a lost network
         with contextlib.suppress(ConnectionError):
-            while data := connection.recv(_CHUNK):
+            while all(number != outgoing for number, _ in events.poll()):
+                if not (data := connection.recv(_CHUNK)):
+                    break
                 _write(outgoing, data)
     return left.is_set()
 

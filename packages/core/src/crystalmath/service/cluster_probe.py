@@ -89,8 +89,8 @@ def judged(cluster: str, job: JobMetadata, result: Mapping[str, Any] | None) -> 
     """
     if job.recipe != PROBE or job.cluster != cluster:
         raise InvalidJob(
-            f"job {job.job_id} runs {job.recipe} on the cluster {job.cluster!r}, and does not "
-            f"check {cluster!r}; leave out job_id to submit such a job"
+            f"job {job.job_id} runs {job.recipe} on the cluster {job.cluster!r}; it is no check of "
+            f"the cluster {cluster!r}; leave out job_id to submit one"
         )
     if not job.state.is_terminal():
         return []

@@ -11,7 +11,7 @@ from crystalmath.models.fields import declared
 from crystalmath.models.job_notes import JobState
 from crystalmath.store.plain_sql import Parameters, is_storable
 from crystalmath.store.records import JobMetadata
-from crystalmath.store.selection import Condition, sorted_page, source
+from crystalmath.store.selection import Condition, labelled, rarest, sorted_page, source
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -25,6 +25,10 @@ RECORD = f"SELECT {', '.join(f'jobs.{name}' for name in _FIELDS)} FROM jobs"
 #: Columns that hold JSON.
 JSON = ("labels", "owner", "parents", "resources", "summary", "warnings")
 
+#: The orders that an index has.
+_INDEXED = (None, "created_at", "-created_at")
+#: Filters that select few jobs, by an index.
+_FEW = ("key", "parent", "prefix")
 #: Older SQLite takes no more than 999 parameters in a statement.
 CHUNK = 500
 
@@ -116,10 +120,24 @@ def searched(
     skip: int,
 ) -> list[JobMetadata]:
     """Select jobs by their short rows, and read the whole rows of this page only."""
-    parameters = Parameters()
-    where = Condition(snapshot, parameters)(**filters)
+    parameters, tables = Parameters(), source(filters)
+    others, conditions = filters.copy(), []
+    label = filters.get("label")
+    if sort is None and label and not any(filters.get(name) for name in _FEW):
+        # The index of labels has the jobs of each in their order. SQLite keeps the order of tables
+        # in a cross join, and so reads no more of the index than the page needs.
+        name = rarest(snapshot, label)
+        others["label"] = {key: value for key, value in label.items() if key != name}
+        tables = f"labels CROSS JOIN {tables}"
+        conditions.append("listed.number = labels.number")
+        conditions.append(labelled(parameters, "labels", name, label[name]))
+    in_order = limit is not None and sort in _INDEXED
+    condition = Condition(snapshot, parameters, one_by_one=in_order)
     further, order = sorted_page(snapshot, parameters, sort, before)
-    query = f"SELECT listed.number FROM {source(filters)} WHERE {where} AND {further}"
+    conditions += [condition(**others), further]
+    if "labels" in tables:
+        order = "labels.number DESC"
+    query = f"SELECT listed.number FROM {tables} WHERE {' AND '.join(conditions)}"
     those = f"{limited(2**53 if limit is None else limit)} OFFSET {int(skip)}"
     rows = snapshot.rows(f"{query} ORDER BY {order}{those}", parameters)
     numbers = [int(row["number"]) for row in rows]

@@ -26,8 +26,6 @@ from crystalmath.store.records import ErrorCount, Event, Failure, JobMetadata
 from crystalmath.store.selection import (
     Condition,
     count_errors,
-    count_facets,
-    count_states,
     count_steps,
     is_short,
     like,
@@ -140,7 +138,8 @@ class JobReader:
             `sort` is no column to sort by, or a formula or an element is none.
         """
         with self._readable.reading() as snapshot:
-            if newest_first and (sort is not None or skip or is_short(filters)):
+            is_searched = sort is not None or skip or filters.get("label") or is_short(filters)
+            if newest_first and is_searched:
                 return searched(snapshot, sort, before, limit, filters, skip=skip)
             parameters = Parameters()
             where = Condition(snapshot, parameters, "jobs")(**filters)
@@ -338,7 +337,7 @@ class JobReader:
     def summary(self, **filters: Unpack[StoreSelection]) -> tuple[dict[JobState, int], _Errors]:
         """Count the jobs by their state, and those that failed by their error; see `list`."""
         with self._readable.reading() as snapshot:
-            return count_states(snapshot, filters), count_errors(snapshot, filters)
+            return self._totals.count(snapshot, filters), count_errors(snapshot, filters)
 
     @patient
     def facets(self, **filters: Unpack[StoreSelection]) -> FacetCounts:
@@ -347,7 +346,7 @@ class JobReader:
         The keys of the result are a filter and, for labels, the label's name.
         """
         with self._readable.reading() as snapshot:
-            return count_facets(snapshot, filters)
+            return self._totals.facets(snapshot, filters)
 
     @patient
     def totals(self, **filters: Unpack[StoreSelection]) -> dict[JobState, int]:

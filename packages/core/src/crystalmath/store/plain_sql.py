@@ -31,7 +31,7 @@ _Answer = TypeVar("_Answer")
 Row: TypeAlias = Any
 
 #: The schema that this release reads and writes: the newest file of ``migrations/versions``.
-HEAD = "0001"
+HEAD = "0002"
 #: The remedy for tables that no release has made, and what it loses.
 SET_ASIDE = (
     "stop the server (`crystalmath stop`), move the database away (with SQLite also its files with "

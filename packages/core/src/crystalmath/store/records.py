@@ -6,6 +6,7 @@ Errors are grouped by what they have in common: each names its own directory, id
 from __future__ import annotations
 
 import re
+from functools import lru_cache
 from typing import TYPE_CHECKING
 
 from attrs import define, field, frozen
@@ -101,6 +102,8 @@ def group_errors(errors: Iterable[tuple[str, str]]) -> list[ErrorCount]:
     ]
 
 
+# Many jobs fail with the same error.
+@lru_cache(maxsize=256)
 def in_common(error: str) -> str:
     """Return an error's first line without paths and ids, which similar errors share.
 

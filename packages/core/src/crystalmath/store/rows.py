@@ -106,7 +106,7 @@ _SAME = tuple(
     column.name for column in listed.c if column.name != "number" and column.name in jobs.c
 )
 _OF_SUMMARY = ("natoms", "energy_ev", "max_force_ev_ang")
-_LISTED_CHANGES = ("state", "started_at", "finished_at", "superseded_by", *_OF_SUMMARY)
+_LISTED_CHANGES = (*(name for name in _SAME if name in _MUTABLE), *_OF_SUMMARY)
 _RAISE = "UPDATE sqlite_sequence SET seq = max(seq, :seq) WHERE name = :name"
 _SET = "SELECT setval(pg_get_serial_sequence(:name, 'seq'), :seq)"
 # Bytes; PostgreSQL refuses longer index entries.

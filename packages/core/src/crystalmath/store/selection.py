@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 from crystalmath.errors import InvalidJob, UnknownJob, did_you_mean, shown, the_one
 from crystalmath.models.columns import SORTED_BY
-from crystalmath.models.job_notes import JobState
+from crystalmath.models.job_notes import UNFINISHED, JobState
 from crystalmath.store.plain_sql import Parameters, is_storable
 from crystalmath.store.records import group_errors, in_common
 
@@ -30,7 +30,8 @@ class Condition:
 
     `of` is the table: ``listed`` has the columns of most filters in shorter rows. For the others
     (`is_wide`) it must be joined with ``jobs``. `among` is a query of the numbers of a few
-    candidate jobs: only their labels are read.
+    candidate jobs: only their labels are read. With `one_by_one` a frequent label is read as each
+    job is judged, so that the first page of many jobs is read without the labels of the others.
     """
 
     def __init__(
@@ -39,11 +40,14 @@ class Condition:
         parameters: Parameters,
         of: str = "listed",
         among: str | None = None,
+        *,
+        one_by_one: bool = False,
     ) -> None:
         self._snapshot = snapshot
         self._parameters = parameters
         self._of = of
         self._among = "" if among is None else f" AND number IN ({among})"
+        self._one_by_one = one_by_one
 
     def __call__(
         self,
@@ -99,11 +103,10 @@ class Condition:
         for where, bound in (
             ("listed.energy_ev >=", energy_min),
             ("listed.energy_ev <=", energy_max),
-            (f"{of}.created_at >=", since),
-            (f"{of}.created_at <", until),
         ):
             if bound is not None:
                 conditions.append(f"{where} {parameters.add(float(bound))}")
+        conditions += self._submitted(since, until)
         if state is not None:
             states = [state] if isinstance(state, str) else state
             conditions.append(self._is_in({JobState(one) for one in states}, seen or {}))
@@ -124,10 +127,34 @@ class Condition:
         return " AND ".join(conditions) or "1 = 1"
 
     def _labelled(self, name: str, value: str) -> str:
-        named = (
-            f"{self._parameters.equal('name', name)} AND {self._parameters.equal('value', value)}"
-        )
-        return f"{self._of}.number IN (SELECT number FROM labels WHERE {named}{self._among})"
+        named = labelled(self._parameters, "own", name, value)
+        rows = f"labels AS own WHERE {named}"
+        if self._one_by_one and count_some(self._snapshot, rows, self._parameters) == _COUNTED:
+            named += f" AND own.number = {self._of}.number"
+            return f"EXISTS (SELECT 1 FROM labels AS own WHERE {named})"
+        return f"{self._of}.number IN (SELECT number FROM {rows}{self._among})"
+
+    def _submitted(self, since: float | None, until: float | None) -> Iterator[str]:
+        """Make the condition that a job was submitted in a period, by an index if it is short."""
+        if since is None and until is None:
+            return
+
+        def within(parameters: Parameters, column: str) -> str:
+            bounds = ((">=", since), ("<", until))
+            return " AND ".join(
+                f"{column} {sign} {parameters.add(float(bound))}"
+                for sign, bound in bounds
+                if bound is not None
+            )
+
+        values = Parameters()
+        rows = f"listed WHERE {within(values, 'created_at')}"
+        if count_some(self._snapshot, rows, values) < _COUNTED:
+            period = within(self._parameters, "created_at")
+            yield f"listed.number IN (SELECT number FROM listed WHERE {period})"
+        else:
+            # SQLite uses no index for an expression: it would sort all jobs of the period.
+            yield within(self._parameters, "+listed.created_at")
 
     def _of_recipe(self, recipe: str) -> str:
         where, names = f"{self._of}.recipe", sorted({recipe, f"quacc.recipes.{recipe}"})
@@ -213,6 +240,32 @@ def _shown(*, steps: bool | None, superseded: bool | None) -> Iterator[str]:
         yield "listed.flow IS NULL"
     if superseded is not None:
         yield f"listed.superseded_by IS {'NOT ' * superseded}NULL"
+
+
+def labelled(parameters: Parameters, labels: str, name: str, value: str) -> str:
+    """Make the condition that a row of labels has this name and value."""
+    named = parameters.equal(f"{labels}.name", name)
+    return f"{named} AND {parameters.equal(f'{labels}.value', value)}"
+
+
+def rarest(snapshot: Snapshot, label: Mapping[str, str]) -> str:
+    """Return the name of the label that the fewest jobs have; all beyond `_COUNTED` are equal."""
+    counts = {}
+    for name, value in label.items() if len(label) > 1 else ():
+        parameters = Parameters()
+        where = labelled(parameters, "labels", name, value)
+        counts[name] = count_some(snapshot, f"labels WHERE {where}", parameters)
+    return min(label, key=lambda name: counts.get(name, 0))
+
+
+def count_some(snapshot: Snapshot, rows: str, parameters: Parameters) -> int:
+    """Count rows of a table, but no more than `_COUNTED`."""
+    first = f"SELECT 1 FROM {rows} LIMIT {_COUNTED}"
+    return int(snapshot.value(f"SELECT count(*) AS value FROM ({first}) AS counted", parameters))
+
+
+#: More rows than this are many, which counts them in a millisecond.
+_COUNTED = 2000
 
 
 def like(text: str) -> str:
@@ -301,11 +354,15 @@ def sorted_page(
     condition = "1 = 1"
     if before is not None:
         last, number = _place(snapshot, value, before)
-        condition = f"{value} IS NULL AND listed.number < {parameters.add(number)}"
-        if last is not None:
+        earlier = f"listed.number < {parameters.add(number)}"
+        if last is None:
+            condition = f"{value} IS NULL AND {earlier}"
+        else:
             at, sign = parameters.add(last), "<" if falls else ">"
-            same = f"{value} = {at} AND listed.number < {parameters.add(number)}"
-            condition = f"({value} {sign} {at} OR {same} OR {value} IS NULL)"
+            # The first comparison, which both others imply, begins an index at the right place.
+            condition = f"{value} {sign}= {at} AND ({value} {sign} {at} OR {earlier})"
+            if not SORTED_BY[name]:
+                condition = f"({condition} OR {value} IS NULL)"
     order = [] if SORTED_BY[name] else [f"{value} IS NULL"]
     order += [f"{value} {'DESC' if falls else 'ASC'}", newest_first]
     return condition, ", ".join(order)
@@ -350,16 +407,27 @@ def count_steps(snapshot: Snapshot, flows: Collection[str]) -> dict[str, dict[Jo
     return by_flow
 
 
-def count_states(snapshot: Snapshot, filters: StoreSelection) -> dict[JobState, int]:
-    """Count the selected jobs by their state, without states that no job has."""
-    if all(value is None or value == {} for value in filters.values()):
+#: The numbers of the jobs that have not ended.
+OPEN = "SELECT number FROM jobs WHERE state IN ('{}')".format("', '".join(UNFINISHED))
+
+
+def count_states(
+    snapshot: Snapshot, filters: StoreSelection, *, among: str | None = None
+) -> dict[JobState, int]:
+    """Count the selected jobs by their state, without states that no job has.
+
+    `among` is a query of the numbers of the jobs that count; by default all do.
+    """
+    if among is None and all(value is None or value == {} for value in filters.values()):
         # All jobs: an index has them in this order.
         every = snapshot.rows("SELECT state, count(*) AS count FROM jobs GROUP BY state")
         by_state = {JobState(row["state"]): int(row["count"]) for row in every}
         return {state: by_state[state] for state in JobState if state in by_state}
     parameters, seen = Parameters(), filters.get("seen") or {}
-    condition = Condition(snapshot, parameters)
+    condition = Condition(snapshot, parameters, one_by_one=among is not None)
     where = condition(**filters)
+    if among is not None:
+        where = f"listed.number IN ({among}) AND {where}"
     # One pass; to group 100,000 rows, SQLite sorts them.
     sums = ", ".join(
         f"count(CASE WHEN listed.state = '{state.value}' THEN 1 END) AS {state.value}"
@@ -377,12 +445,21 @@ def count_states(snapshot: Snapshot, filters: StoreSelection) -> dict[JobState, 
     return {state: counts[state] for state in JobState if counts[state]}
 
 
-def count_facets(snapshot: Snapshot, filters: StoreSelection) -> FacetCounts:
-    """Count the jobs by their values of each filter in `_Facet`, and of each label."""
-    states = {state.value: count for state, count in count_states(snapshot, filters).items()}
+def count_facets(
+    snapshot: Snapshot, filters: StoreSelection, *, among: str | None = None
+) -> FacetCounts:
+    """Count the jobs by their values of each filter in `_Facet`, and of each label.
+
+    `among` is as for `count_states`.
+    """
+    by_state = count_states(snapshot, filters, among=among)
+    states = {state.value: count for state, count in by_state.items()}
     facets: FacetCounts = {("state", None): Counter(states)}
     parameters = Parameters()
-    where = f"{source(filters)} WHERE {Condition(snapshot, parameters)(**filters)}"
+    condition = Condition(snapshot, parameters, one_by_one=among is not None)
+    where = f"{source(filters)} WHERE {condition(**filters)}"
+    if among is not None:
+        where += f" AND listed.number IN ({among})"
     columns: tuple[_Facet, ...] = ("recipe", "engine", "cluster", "elements")
     facets |= {(name, None): Counter() for name in columns}
     named = ", ".join(f"listed.{name}" for name in columns)
@@ -394,7 +471,7 @@ def count_facets(snapshot: Snapshot, filters: StoreSelection) -> FacetCounts:
             for value in (row[name] or "").split() if name == "elements" else [row[name]]:
                 facets[name, None][value] += row["count"]
     query = "SELECT labels.name, labels.value, count(*) AS count FROM labels"
-    if any(value not in (None, {}) for value in filters.values()):
+    if among is not None or any(value not in (None, {}) for value in filters.values()):
         query += f" WHERE number IN (SELECT listed.number FROM {where})"
     for row in snapshot.rows(f"{query} GROUP BY labels.name, labels.value", parameters):
         facets.setdefault(("labels", row["name"]), Counter())[row["value"]] = row["count"]
@@ -405,7 +482,8 @@ def count_errors(snapshot: Snapshot, filters: StoreSelection) -> list[ErrorCount
     """Count the failed jobs by their kind of error, the most frequent first."""
     parameters, errors = Parameters(), filters.get("errors") or {}
     condition = Condition(snapshot, parameters)
-    failed = "listed.state = 'failed' AND jobs.error IS NOT NULL"
+    # The state of the wide row, which has an index; a scan of short rows would read all jobs.
+    failed = "jobs.state = 'failed' AND jobs.error IS NOT NULL"
     failed = f"({failed} OR {condition.has_id(errors)})" if errors else failed
     rows = snapshot.rows(
         f"SELECT jobs.error, jobs.job_id FROM {BOTH} WHERE {condition(**filters)} AND {failed} "

@@ -142,6 +142,9 @@ Index(
     postgresql_where=listed.c.superseded_by.is_not(None),
 )
 
+# Times of submission grow, so that each entry is written at the end of the index.
+Index("ix_listed_created_at", listed.c.created_at, listed.c.number)
+
 events = Table(
     "events",
     metadata,
@@ -152,5 +155,6 @@ events = Table(
     Column("to_state", Text, nullable=False),
     Column("reason", Text),
     Index("ix_events_number_seq", "number", "seq"),
+    Index("ix_events_at", "at"),
     sqlite_autoincrement=True,
 )

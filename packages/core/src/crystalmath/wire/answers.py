@@ -30,6 +30,8 @@ JobIds: TypeAlias = Annotated[list[JobId], Limits(maxItems=MOST_JOBS)]
 State: TypeAlias = Annotated[str, Limits(enum=_STATES)]
 #: The state of a job, or that a request about it failed.
 Status: TypeAlias = Annotated[str, Limits(enum=[*_STATES, "error"])]
+#: The name of a file on its way: 32 hexadecimal digits, chosen by who writes it.
+Transfer: TypeAlias = Annotated[str, Limits(minLength=32, maxLength=32), "32 hexadecimal digits"]
 Count: TypeAlias = Annotated[int, Limits(minimum=0)]
 Bytes: TypeAlias = Annotated[int, Limits(minimum=0, maximum=2**53)]
 Time: TypeAlias = Annotated[float, "seconds since the epoch"]
@@ -92,7 +94,8 @@ Potcars: TypeAlias = Annotated[
 
 Replaced = Annotated[
     Mapping[str, Count],
-    "reason -> how often the warm runner had to be replaced for it during this job",
+    "reason -> how often the warm runner had to be replaced for it during this job, or the job was "
+    "computed again without another job of its batch",
 ]
 
 
@@ -124,6 +127,9 @@ class Summary(TypedDict):
             list[str],
             "pseudopotentials that had changed between submission and run",
         ]
+    ]
+    batch: NotRequired[
+        Annotated[int, "how many jobs one call of the recipe's batched function computed"]
     ]
     process_replaced: NotRequired[Replaced]
 
@@ -564,6 +570,9 @@ class FilePart(Answer):
     offset: Annotated[Bytes, "the `offset` for the next call"]
     size: Annotated[Bytes, "the size of the stored file in bytes"]
     finished: Annotated[bool, "the job has ended, and its file was read to the end"]
+    sha256: NotRequired[
+        Annotated[str, "with `sha256` in the request: of the bytes before `offset`, in hexadecimal"]
+    ]
 
 
 class JobFile(TypedDict):
@@ -591,6 +600,21 @@ class ArchivedJobs(Answer):
     jobs: Annotated[Count, "how many jobs it has"]
     files: Annotated[Count, "how many files it has"]
     left_out: Annotated[list[str], "files that are not in it, and why; the first hundred"]
+    transfer: Annotated[
+        str | None, "without `file` in the request: its name for transfers.read, for a day"
+    ]
+
+
+class TransferPart(Answer):
+    """Bytes of a file that is on its way (``transfers.read``, ``transfers.write``)."""
+
+    transfer: Transfer
+    data: Annotated[str, "the bytes in base64; empty in the answer of transfers.write"]
+    offset: Annotated[Bytes, "the end of these bytes in the file"]
+    size: Annotated[Bytes, "the size of the file in bytes"]
+    sha256: NotRequired[
+        Annotated[str, "with `sha256` in the request: of the bytes before `offset`, in hexadecimal"]
+    ]
 
 
 class ImportedJobs(Answer):

@@ -40,8 +40,8 @@ def run(
 ) -> None:
     """Run the job of a run directory, and return once its outcome is published.
 
-    Small jobs that core has packed together are run after it, one after another. Several threads
-    may call it at once. A job that another process has claimed is left alone.
+    Jobs that core has packed together are run after it, one after another or in batches. Several
+    threads may call it at once. A job that another process has claimed is left alone.
 
     Parameters
     ----------
@@ -68,15 +68,17 @@ def run(
         There is no such run directory on this host.
     """
     term, first = _chains.term, RunDirectory(os.path.abspath(directory))
-    spec, others = WrittenSpec.read(first), []
+    spec, others, batch = WrittenSpec.read(first), [], False
     with contextlib.suppress(BadFile, OSError):  # jobs that it would have begun are launched again
-        others = first.parcel(spec.attempt)
+        if others := first.parcel(spec.attempt):
+            batch = first.is_batch(spec.attempt)
     own = dict(spec.environment)
     if environment:
         own = _with(own, environment, only_filled)
     folder = os.path.dirname(first.path)
     jobs = [(first.path, spec.attempt), *((f"{folder}/{each}", n) for each, n in others)]
-    request = {"environment": own, "shared": shared or bool(others), "tied": tied}
+    shared = shared or bool(others)
+    request = {"environment": own, "shared": shared, "tied": tied, "batch": batch}
     lost: list[str] = []
     while _hand_over(request, jobs, term, spec.recipe) == "lost":
         lost += [path for path, attempt in jobs if _is_unfinished(path, attempt)]

@@ -71,6 +71,8 @@ class Ending:
     #: Whether another process killed it, and not the kernel for want of memory: then it is not the
     #: recipe's fault. (A recipe that kills its own process looks the same.)
     by_somebody: bool = False
+    #: Whether the kernel killed it for want of memory.
+    memory: bool = False
 
 
 @frozen
@@ -196,6 +198,7 @@ class Runner:
         os.close(log)
         self._oom = OomKills(self.pid)
         self._buffer = b""
+        self._results: list[dict[str, Any]] = []
         self._silent: set[Any] = set()
 
     def __del__(self) -> None:
@@ -210,7 +213,7 @@ class Runner:
 
     def give(self, request: dict[str, Any]) -> None:
         """Hand over a job."""
-        self.message, self.begun = None, False
+        self.message, self.begun, self._results = None, False, []
         self.taken += 1
         self._oom.note()
         with contextlib.suppress(OSError):  # it has ended; pump() will notice
@@ -242,6 +245,8 @@ class Runner:
                 self.begun = True
             elif "forked" in message:
                 self._become(message["forked"])
+            elif "index" in message:
+                self._results.append(message)
             else:
                 self.message = message
 
@@ -250,6 +255,11 @@ class Runner:
         os.close(self._process.pidfd)
         self._process = Started(pid, os.pidfd_open(pid), functools.partial(_wait_for, pid))
         self.is_forked = True
+
+    def take_results(self) -> list[dict[str, Any]]:
+        """Return the results of single structures of a batch that have come since the last call."""
+        results, self._results = self._results, []
+        return results
 
     def drain(self, write_log: Callable[[bytes], None]) -> None:
         """Write the rest of the runner's output to the log."""
@@ -264,7 +274,8 @@ class Runner:
         if status == -signal.SIGKILL and self._oom.grown():
             return Ending(
                 f"was killed for want of memory by the kernel (oom_kill in {self._oom.file}); give "
-                "it more memory, or run fewer jobs at once"
+                "it more memory, or run fewer jobs at once",
+                memory=True,
             )
         try:
             name = signal.Signals(-status).name

@@ -11,7 +11,6 @@ supervisor publishes it. A runner that a job has spoilt is replaced without anot
 
 from __future__ import annotations
 
-import base64
 import contextlib
 import functools
 import gc
@@ -24,7 +23,6 @@ import os
 import socket
 import sys
 import time
-import traceback
 import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -32,36 +30,31 @@ from typing import TYPE_CHECKING, Any
 from crystalmath import config
 from crystalmath.errors import InvalidJob
 from crystalmath.jobs.last_geometry import last_geometry
-from crystalmath.jobs.rundir import RunDirectory, attempt_id, outcome_document
+from crystalmath.jobs.rundir import RunDirectory, attempt_id
 from crystalmath.jobs.written_spec import WrittenSpec
 from crystalmath.recipes import codec, lookup, quacc_settings
 from crystalmath.recipes.stored_result import store
-from crystalmath.recipes.summary import summarize
+from crystalmath.recipes.torchsim_enums import with_members
+from crystalmath.worker import outcomes
+from crystalmath.worker.batch_calls import BatchCalls
 from crystalmath.worker.child import BEGUN
-from crystalmath.worker.disk_space import when_there_is_room
 from crystalmath.worker.flow_pass import Awaited, FlowPass
 from crystalmath.worker.imports import Edited, install
 from crystalmath.worker.isolation import Baseline, count_threads, seed
 from crystalmath.worker.own_outdirs import own_outdirs
-from crystalmath.worker.postmortem import describe, runaway
 from crystalmath.worker.pristine import Pristine
 from crystalmath.worker.starting import Mark, begin_below, fork_beside
-from crystalmath.worker.step_replay import FlowSteps, raised
-from crystalmath.worker.time_left import reached
+from crystalmath.worker.step_replay import FlowSteps
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
+    from collections.abc import Callable, Mapping
 
     from ase import Atoms
 
-#: Outcomes and results below this size may go into the supervisor's journal, in bytes.
-_SMALL = 2**14
 #: How often the runner looks for edited files during a parcel, in seconds.
 LOOK_S = 0.1
 #: For `waitid`: also children that signal their end by another signal than SIGCHLD, or by none.
 _WALL = 0x40000000
-#: The number of parts of a result that are reported as stored as text.
-_REPORTED = 100
 
 
 def main() -> None:
@@ -130,6 +123,7 @@ def _serve(
 ) -> None:
     """Run the supervisor's jobs until it is gone."""
     baseline = Baseline(pristine)
+    batches = BatchCalls(allow, functools.partial(_send, control))
     looked = -math.inf
     for line in control.makefile("rb"):
         request = json.loads(line)
@@ -137,13 +131,49 @@ def _serve(
         if not request["follows"] or time.monotonic() - looked > LOOK_S:
             looked = time.monotonic()
             if path := edited.changed():
-                control.sendall(json.dumps({"outdated": f"{path} has changed"}).encode() + b"\n")
+                _send(control, {"outdated": f"{path} has changed"})
                 continue
         began = time.time()
-        message = _run_marked(request, mark, allow, control, baseline)
+        if "calls" in request:
+            message = _call_marked(request, mark, batches, baseline)
+        else:
+            message = _run_marked(request, mark, allow, control, baseline)
         if message["keep"]:
             edited.note(began)
-        control.sendall(json.dumps(message).encode() + b"\n")
+        _send(control, message)
+
+
+def _send(control: socket.socket, message: dict[str, Any]) -> None:
+    control.sendall(json.dumps(message).encode() + b"\n")
+
+
+def _call_marked(
+    request: dict[str, Any], mark: Mark, batches: BatchCalls, baseline: Baseline
+) -> dict[str, Any]:
+    """Plan the calls of a batch, or make one; return the message for the supervisor."""
+    me, keep = os.getpid(), not request["fresh"]
+    (path, attempt), *others = request["calls"]
+    mark.write(attempt_id(os.path.basename(path), attempt))
+    # The memory of a call grows with the number of its structures.
+    baseline.begin(f"{request['recipe']} {len(others).bit_length()}")
+    with warnings.catch_warnings():  # a job may change the filters
+        answer = batches.plan(request) if request["plan"] else batches.call(request)
+    if os.getpid() != me:
+        os._exit(0)  # the function forked, and this is the child
+    mark.withdraw()
+    if keep and (leak := baseline.restore()):
+        keep = False
+        with contextlib.suppress(OSError, ValueError):
+            print(f"crystalmath: the recipe left {leak} behind", file=sys.stderr)
+    mark.clear()
+    return {**answer, **_state(keep=keep)}
+
+
+def _state(*, keep: bool) -> dict[str, Any]:
+    """Return what the supervisor needs to know of this process after a job."""
+    _flush()
+    has_quacc = sys.modules.get("quacc") is not None
+    return {"keep": keep, "quacc": has_quacc, "children": _has_children()}
 
 
 def _run_marked(
@@ -174,9 +204,7 @@ def _run_marked(
     with warnings.catch_warnings():  # a job may change the filters
         outcome = _run(directory, request["attempt"], allow, control, restore, small=small)
     mark.clear()
-    _flush()
-    has_quacc = sys.modules.get("quacc") is not None
-    return {**outcome, "keep": keep, "quacc": has_quacc, "children": _has_children()}
+    return {**outcome, **_state(keep=keep)}
 
 
 def _has_children() -> bool:
@@ -226,21 +254,9 @@ def _run(
     try:
         payload, header = _call(directory, attempt, allow, control, times)
     except BaseException as error:  # noqa: BLE001 - sys.exit() of a recipe is a failure, too
-        trace = "".join(traceback.format_exception(error))
+        header = outcomes.failed(error, directory, attempt)
         with contextlib.suppress(OSError, ValueError):
-            print(trace, file=sys.stderr)
-        note, work = directory.asked_to_stop(attempt), directory.work(attempt)
-        error_text = describe(error, work)
-        if note:
-            error_text = f"{_asked_to_stop(note)}{error_text}{reached(work)}"
-        error_text = runaway(directory, attempt) + error_text
-        header = {
-            "state": note["end"] if note else "failed",
-            "error": error_text,
-            "traceback": trace,
-            "raised": raised(error),
-            "summary": None,
-        }
+            print(header["traceback"], file=sys.stderr)
     if os.getpid() != me:
         # The recipe forked, and this is the child, which must not report for the job.
         os._exit(0)
@@ -253,15 +269,7 @@ def _run(
         header["process_replaced"] = replaced
         if header["summary"] is not None:
             header["summary"]["process_replaced"] = replaced
-    if small and len(payload) < _SMALL and not header.get("index"):
-        content = outcome_document(header, payload)
-        if len(content) < _SMALL:
-            return {"content": base64.b64encode(content).decode()}
-    # The supervisor watches, so a cancel or the walltime ends this wait, too.
-    prepared = when_there_is_room(
-        lambda: directory.prepare_outcome(attempt, header, payload), os.path.dirname(directory.path)
-    )
-    return {"outcome": prepared}
+    return outcomes.delivered(directory, attempt, header, payload, small=small)
 
 
 def _call(
@@ -284,28 +292,20 @@ def _call(
     times["started"] = time.time()
     if spec.walltime_s is not None:
         control.sendall(json.dumps(BEGUN).encode() + b"\n")
+    parameters = with_members(spec.recipe, parameters)
     call = functools.partial(function, *([] if atoms is None else [atoms]), **parameters)
     flow = None
     if spec.flow is not None:
         flow = FlowPass(directory, FlowSteps.of(spec.flow), spec.by_step)
-    with _results_in(Path(work)), own_outdirs(directory, attempt, spec):
+    with outcomes.results_in(Path(work)), own_outdirs(directory, attempt, spec):
         result = call() if flow is None else flow.run(call)
     if isinstance(result, Awaited):
         stored = store(result.document())
         return stored.data, {"state": "waits", "error": None, "summary": None, **stored.sizes}
-    summary = summarize(result, None if flow is None else flow.counts())
-    summary["work_dir"] = summary["work_dir"] or work
-    if changed:
-        summary["changed_files"] = changed
+    more: dict[str, Any] = {"changed_files": changed} if changed else {}
     if directory.asked_to_stop(attempt):
-        summary["asked_to_stop"] = True
-    as_text: list[str] = []
-    stored = codec.stored_result(result, as_text)
-    if as_text:
-        summary["as_text"] = as_text[:_REPORTED]
-        for part in as_text[:_REPORTED]:
-            print(f"crystalmath: warning: {part} is stored as text", file=sys.stderr)
-    return stored.data, {"state": "completed", "error": None, "summary": summary, **stored.sizes}
+        more["asked_to_stop"] = True
+    return outcomes.completed(result, work, more, None if flow is None else flow.counts())
 
 
 def _last_of_lost(directory: RunDirectory, attempt: int, submitted: Atoms) -> Atoms:
@@ -320,11 +320,6 @@ def _last_of_lost(directory: RunDirectory, attempt: int, submitted: Atoms) -> At
     return last.atoms
 
 
-def _asked_to_stop(note: Mapping[str, str]) -> str:
-    """Return the beginning of the error of a job whose program was asked to stop."""
-    return f"{note['time']} was nearly over, and {note['file']} asked the program to stop: "
-
-
 def _changed(files: Mapping[str, str]) -> list[str]:
     """Return the pseudopotentials that differ from their record."""
     changed = []
@@ -334,22 +329,6 @@ def _changed(files: Mapping[str, str]) -> list[str]:
                 changed.append(path)
                 print(f"crystalmath: {path} has changed since the submission", file=sys.stderr)
     return changed
-
-
-@contextlib.contextmanager
-def _results_in(work: Path) -> Iterator[None]:
-    """Set quacc's results directory to the job's work directory."""
-    quacc = sys.modules.get("quacc")
-    if quacc is None:
-        yield
-        return
-    # quacc's own `change_settings` reads the whole configuration again, twice for each job.
-    before = quacc.get_settings().RESULTS_DIR
-    object.__setattr__(quacc.get_settings(), "RESULTS_DIR", work)
-    try:
-        yield
-    finally:
-        object.__setattr__(quacc.get_settings(), "RESULTS_DIR", before)
 
 
 if __name__ == "__main__":

@@ -14,34 +14,43 @@ const NAMES = [
   ["submit", "Submit", "s"],
   ["home", "Home", "h"],
 ];
+/** Views that are reached from the table of jobs: it is lit in the navigation. */
+const OF_JOBS = ["job", "study"];
+const TITLES = { jobs: "Jobs", study: "Study", submit: "Submit", home: "Home" };
 const KEYS = [
   ["g j, g s, g h", "jobs, submit, home"],
   ["g t", "study the jobs that are shown, or chosen"],
-  ["1, 2, 3 …", "a part of the job; a way to show the study"],
+  ["1, 2, 3 …", "the tabs of a job; the views of a study"],
   ["/", "search jobs, or recipes"],
   ["↓ ↑, j k, Page Up, Page Down, Home, End", "move in the table"],
   ["Enter", "open the job"],
   ["Space, x", "choose the job, or not"],
   ["← → ↑ ↓, + −", "turn the structure that has the focus, and zoom"],
-  ["Ctrl Enter", "submit what the form has"],
-  ["Escape", "choose none; close what is open"],
+  ["Ctrl Enter", "submit the form"],
+  ["Escape", "close what is open; else choose no job"],
   ["?", "these keys"],
 ];
 
 function Frame() {
   const keys = useRef();
+  const named = address.value.get("view") ?? "jobs";
+  const view = Object.hasOwn(VIEWS, named) ? named : "jobs";
   useEffect(() => listen(() => keys.current.showModal()), []);
+  useEffect(() => {
+    // The page of a job writes its name and state.
+    if (TITLES[view]) document.title = `${TITLES[view]} · CrystalMath jobs`;
+  }, [view]);
   if (refused.value) return html`<main class="refused"><h1>CrystalMath jobs</h1><p>${refused.value}</p></main>`;
   if (!session.value) return null;
-  const view = address.value.get("view") ?? "jobs";
-  const Shown = VIEWS[view] ?? Jobs;
+  const Shown = VIEWS[view];
+  const current = (name) => (name === view ? "page" : name === "jobs" && OF_JOBS.includes(view) ? "true" : null);
   const offered = NAMES.filter(([name]) => name !== "submit" || !session.value.read_only);
   return html`<${Fragment}>
     <header>
       <nav aria-label="Views">
         ${offered.map(
           ([name, title]) =>
-            html`<a href=${link({ view: name })} aria-current=${name === view ? "page" : null}>${title}</a>`,
+            html`<a href=${link({ view: name })} aria-current=${current(name)}>${title}</a>`,
         )}
       </nav>
       ${session.value.read_only && html`<span class="note">read-only</span>`}

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from crystalmath.cli.shared import completion, output
+from crystalmath.config import remote_name
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -101,6 +102,8 @@ def any_client(*, runs: bool = False) -> Client:
     from crystalmath.client.opening import is_served_elsewhere
     from crystalmath.errors import ServerNotRunning
 
+    if remote_name():
+        return connected()
     if runs and is_served_elsewhere():
         return in_process()
     try:
@@ -132,7 +135,8 @@ def unserved(jobs: Sequence[JobDocument]) -> str | None:
     from crystalmath.config import home
     from crystalmath.server.endpoint import Place
 
-    if all(job["finished_at"] for job in jobs) or Place.of(home()).read_lock() is not None:
+    is_served = remote_name() or Place.of(home()).read_lock() is not None
+    if is_served or all(job["finished_at"] for job in jobs):
         return None
     return (
         "no server runs: pending jobs start when one does (crystalmath wait or serve starts it), "
@@ -146,6 +150,12 @@ def home_reader() -> Iterator[HomeReader]:
     from crystalmath.client.client_errors import ProtocolMismatch
     from crystalmath.client.home_reader import HomeReader
 
+    if name := remote_name():
+        from crystalmath.client.remote_reader import reader_of
+
+        with reader_of(name) as remote:
+            yield remote
+        return
     warning = _warn_of_a_lock_later()
     try:
         with HomeReader() as reader:
@@ -174,7 +184,8 @@ def _end_other_build(error: Exception) -> None:
 def _warn_of_a_lock_later() -> threading.Timer:
     warning = threading.Timer(1.0, _warn_of_a_lock)
     warning.daemon = True
-    warning.start()
+    if not remote_name():
+        warning.start()
     return warning
 
 

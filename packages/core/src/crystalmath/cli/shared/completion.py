@@ -103,8 +103,11 @@ def labels(incomplete: str) -> list[str]:
 def _jobs(**filters: Any) -> list[JobDocument]:
     """Return matching jobs, the newest first; none if the server does not answer in time."""
     from crystalmath.client.home_reader import HomeReader
+    from crystalmath.config import remote_name
     from crystalmath.errors import CrystalMathError
 
+    if remote_name():  # it may take seconds to connect
+        return []
     try:
         with warnings.catch_warnings(action="ignore"), HomeReader(_ANSWER_S) as home:
             return list(home.jobs(_MOST, fields=_FIELDS, **filters))

@@ -3,21 +3,18 @@
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import sys
-import tempfile
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from attrs import asdict
 
-from crystalmath._storage import ELSEWHERE, file_system, is_shared, no_links, without_links
 from crystalmath.cli.shared import output
 from crystalmath.errors import CrystalMathError, ServerNotRunning
 from crystalmath.models.cluster import Check
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
+    from pathlib import Path
 
     from crystalmath.config import Config
     from crystalmath.plugins.program import Condition
@@ -59,6 +56,7 @@ def condition(each: Condition) -> Check:
 
 def server_checks(configured: Config) -> Iterator[Check]:
     """Check that the server runs, answers, and has the versions of this process."""
+    from crystalmath.client.other_host import require_home
     from crystalmath.server.endpoint import Place
 
     try:
@@ -66,13 +64,10 @@ def server_checks(configured: Config) -> Iterator[Check]:
         server = place.read_lock()
         if server is None:
             yield _nobody(place)
-        elif not server.is_here() and place.inbox.is_dir():
-            message = (
-                f"{server}; this host reads jobs in the home, and sends requests as files there"
-            )
-            yield Check("server", "ok", message)
         elif not server.is_here():
-            raise place.elsewhere(server)
+            require_home(place, server)
+            message = f"{server}; this host reads jobs in the home, and changes none"
+            yield Check("server", "ok", message, f"to change jobs, {place.way_to(server)}")
         else:
             yield from _present(place, server)
     except (CrystalMathError, OSError) as error:
@@ -143,14 +138,15 @@ def _by_engine(status: dict[str, Any]) -> str:
 
 
 def _ask(place: Place, *methods: str) -> list[dict[str, Any]] | None:
-    from crystalmath.client.remote import Connection
+    from crystalmath.client.transport import read_result
+    from crystalmath.server.endpoint import Connection
 
     with (
         contextlib.suppress(ServerNotRunning),
         contextlib.closing(Connection.to(place)) as connection,
         contextlib.suppress(OSError, EOFError),
     ):
-        return [connection.call(name, {}, ANSWER_S) for name in methods]
+        return [read_result(connection.ask(name, {}, ANSWER_S)) for name in methods]
     return None
 
 
@@ -164,79 +160,3 @@ def _log(log: Path) -> Iterator[Check]:
     if errors:
         message = f"{len(errors)} error(s) of this server; the last: {errors[-1]}"
         yield Check("log", "warning", message, f"see {log}")
-
-
-_ELSEWHERE = (
-    "put the database on PostgreSQL (CRYSTALMATH_DATABASE_URL), or beside the home; see "
-    "docs/configuration.md, Network file systems"
-)
-
-
-def storage_checks(config: Config) -> Iterator[Check]:
-    """Check the file systems of the home and its database, and their file locks."""
-    kind = file_system(config.home)
-    where = f"{config.home} is on {kind}, {'a network' if config.is_on_network else 'a local'}"
-    why = "" if config.network is None else " ([storage] network says so)"
-    folder = next(place for place in (config.home, *config.home.parents) if place.exists())
-    trouble = _cannot_lock(folder)
-    if trouble:
-        yield Check(
-            "storage",
-            "error",
-            f"{where} file system{why}, and files cannot be locked there: {trouble}",
-            "mount it with locks (Lustre: -o flock; NFS: not nolock), or choose another "
-            "home with CRYSTALMATH_HOME",
-        )
-        return
-    jobs = config.jobs_directory
-    runs = next(place for place in (jobs, *jobs.parents) if place.is_dir())
-    without = None
-    with contextlib.suppress(OSError):  # the check of the home reports it
-        without = no_links(runs)
-    if without is not None:
-        yield Check("storage", "error", without_links(runs, without), ELSEWHERE)
-        return
-    yield Check("storage", "ok", f"{where} file system{why}; {_kept(config)}")
-    file = _file(config)
-    if config.is_on_network and file is not None and not is_shared(file, config.home):
-        yield Check(
-            "storage",
-            "warning",
-            f"{file} is on {file_system(file)}, of this host alone: on others jobs are "
-            "listed only while a server runs on the host that has the database",
-            _ELSEWHERE,
-        )
-
-
-def _file(config: Config) -> Path | None:
-    scheme, _, path = config.database_url.partition(":///")
-    return Path(path) if scheme.startswith("sqlite") else None
-
-
-def _kept(config: Config) -> str:
-    """Return where the database lies, and which journal it keeps."""
-    file = _file(config)
-    if file is None:
-        return "the database is on a server, which all hosts may ask"
-    if not is_shared(file, config.home):
-        return f"the database is apart, at {file}"
-    if config.is_on_network:
-        return (
-            "SQLite keeps a rollback journal, as its write-ahead log needs memory that hosts "
-            "do not share"
-        )
-    return "SQLite keeps a write-ahead log"
-
-
-def _cannot_lock(folder: Path) -> str | None:
-    """Try the two kinds of locks that the server, its jobs and SQLite hold."""
-    try:
-        with tempfile.TemporaryFile(dir=folder) as file:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            fcntl.flock(file, fcntl.LOCK_UN)
-            fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except PermissionError:
-        return None  # the check of the home reports it
-    except OSError as error:
-        return str(error.strerror)
-    return None

@@ -20,12 +20,12 @@ if TYPE_CHECKING:
 _PROGRESS = ("IONIC", "SCF")
 _FORCE = "FORCE/(eV/Å)"
 _COLUMNS = (
-    *("NAME", "STATE", "RECIPE", "ENGINE", "RESOURCES", "STEPS", *_PROGRESS),
+    *("REMOTE", "NAME", "STATE", "RECIPE", "ENGINE", "RESOURCES", "STEPS", *_PROGRESS),
     *("ENERGY/eV", _FORCE, "AGE", "ID", "SUPERSEDED BY"),
 )
-#: Columns that are left out if all their cells are empty: most jobs ask for no resources, only
-#: flows have steps, only running jobs have progress, and superseded jobs are hidden.
-_OPTIONAL = ("RESOURCES", "STEPS", *_PROGRESS, _FORCE, "SUPERSEDED BY")
+#: Columns that are left out if all their cells are empty: most jobs are of one home and ask for no
+#: resources, only flows have steps, only running jobs have progress, superseded jobs are hidden.
+_OPTIONAL = ("REMOTE", "RESOURCES", "STEPS", *_PROGRESS, _FORCE, "SUPERSEDED BY")
 #: The columns that shrink to fit the line, in this order, and the widths that they keep.
 _GIVE_WAY = (
     ("RESOURCES", 10),
@@ -62,7 +62,7 @@ def usual(
         tree = in_tree(names) if is_below else ([name] for name in names)
         for job, (*above, own) in zip(together, tree, strict=True):
             indent = "  " * is_below
-            rows += [(indent + line, *[""] * (len(_COLUMNS) - 1)) for line in above]
+            rows += [("", indent + line, *[""] * (len(_COLUMNS) - 2)) for line in above]
             rows.append(_row(job, reached.get(job["job_id"]), indent + own))
     columns: _Cells = dict(zip(_COLUMNS, zip(*rows, strict=True), strict=True))
     columns = {name: each for name, each in columns.items() if name not in _OPTIONAL or any(each)}
@@ -95,6 +95,7 @@ def _row(job: JobDocument, reached: ProgressDocument | None, name: str) -> tuple
         energy, force = reached["energy_ev"], reached["max_force_ev_ang"]
         ionic, electronic = reached["ionic_step"], reached["electronic_step"]
     return (
+        str(job.get("remote") or ""),
         name,
         _state(job),
         output.short_recipe(job["recipe"]),

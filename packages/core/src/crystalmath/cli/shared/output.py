@@ -227,6 +227,14 @@ def work_dir(job: JobDocument) -> str | None:
     return str((job["result"] or {}).get("work_dir") or job["work_dir"] or "") or None
 
 
+def there(path: str | None) -> str | None:
+    """Return a path of the home's machine as people read it here: ``hawk:/path`` of a remote."""
+    from crystalmath.config import remote_name
+
+    name = remote_name()
+    return f"{name}:{path}" if name and path and "," not in name else path
+
+
 def files_of_steps(job: JobDocument) -> str:
     """Return the end of a message about a flow's files; empty for any other job."""
     if not job.get("steps"):

@@ -105,9 +105,9 @@ def asking(
 
 def checked(client: Client, submission: Submission, *, inputs: bool = False) -> CheckedJob:
     """Return the check of a submission, with the files that the job reads."""
-    from crystalmath.client.request import Writer
+    from crystalmath.client.request import present_writer
 
-    sent = Writer().document(submission)
+    sent = present_writer().document(submission)
     recipe = str(submission.recipe)
     # A flow is inspected for its jobs.
     with asking(client, [recipe], always=inputs or recipe.endswith("_flow")):
@@ -233,10 +233,12 @@ _READ: dict[str, Callable[[Any], object]] = {
 
 def require_none(recipe: str) -> None:
     """Refuse a command without a structure if its recipe needs one (`typer.BadParameter`)."""
-    from crystalmath.config import load
+    from crystalmath.config import load, remote_name
     from crystalmath.recipes.arguments import check_structure
     from crystalmath.recipes.lookup import full_name, look_up
 
+    if remote_name():
+        return  # its server knows its recipes
     allow = load().recipes_allow
     try:
         known_recipe = look_up(full_name(recipe, allow), allow)

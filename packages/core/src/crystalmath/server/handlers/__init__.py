@@ -5,7 +5,7 @@ Each declares its method with :func:`crystalmath.server.rpc.declare.method`.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
 
 from crystalmath.server.handlers import (
     events,
@@ -16,8 +16,12 @@ from crystalmath.server.handlers import (
     storage,
     submission,
     system,
+    transfers,
 )
 from crystalmath.server.rpc.declare import METHODS
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 __all__ = [
     "METHODS",
@@ -30,11 +34,10 @@ __all__ = [
     "storage",
     "submission",
     "system",
+    "transfers",
 ]
 
 
-def is_repeatable(method: object, params: object) -> bool:
+def is_repeatable(method: str, params: Mapping[str, Any]) -> bool:
     """Return whether a request has the same effect when it is carried out twice."""
-    if str(method) not in METHODS or not isinstance(params, Mapping):
-        return True
-    return METHODS[str(method)].repeatable(params)
+    return method not in METHODS or METHODS[method].repeatable(params)

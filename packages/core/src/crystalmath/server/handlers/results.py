@@ -295,6 +295,7 @@ class FileParams(JobIdParams, total=False):
         Limits(minimum=1, maximum=_MOST),
         f"how many bytes at most; default: {job_answers.USUAL_BYTES}",
     ]
+    sha256: Annotated[bool, "also return the checksum of the file up to the end of these bytes"]
 
 
 @method(server.JOBS_FILE, bulk=True)
@@ -302,7 +303,8 @@ async def handle_jobs_file(service: JobService, params: FileParams) -> FilePart:
     """Return bytes of one of a job's files as they are stored, a compressed one compressed.
 
     The file is found as by ``jobs.logs``, never outside the job's work directory. To read all of
-    it, call again with ``offset`` until that is ``size``.
+    it, call again with ``offset`` until that is ``size``. With ``sha256`` in the last call, the
+    answer has the checksum of all that was read.
     """
     return await in_slices("files", job_answers.file_part(service, params))
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import secrets
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Required, TypedDict, TypeVar, cast
+from typing import TYPE_CHECKING, Annotated, TypedDict, TypeVar, cast
 
 from attrs import asdict
 
@@ -14,10 +15,11 @@ from crystalmath.models.filters import JobFilter, all_filters, filters_in, read_
 from crystalmath.reading.job_answers import PAGE
 from crystalmath.running.pruning import Choice, Pruned, Usage, measure, pages
 from crystalmath.server.handlers.jobs import FiltersDocument
+from crystalmath.server.handlers.transfers import place_of
 from crystalmath.server.pools import in_slices
-from crystalmath.server.rpc.declare import method, once, trouble
+from crystalmath.server.rpc.declare import method, trouble
 from crystalmath.wire import answers
-from crystalmath.wire.answers import MOST_JOBS, ArchivedJobs, Count, ImportedJobs, JobIds
+from crystalmath.wire.answers import MOST_JOBS, ArchivedJobs, Count, ImportedJobs, JobIds, Transfer
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Iterator, Mapping
@@ -186,7 +188,9 @@ def _packed(packed: Packed) -> answers.PackedJobs:
 class ArchiveParams(TypedDict, total=False):
     """The parameters of ``jobs.archive``."""
 
-    file: Required[Annotated[str, "the absolute path of the archive to write"]]
+    file: Annotated[
+        str, "the absolute path of the archive to write; default: a file for transfers.read"
+    ]
     job_ids: Annotated[JobIds, "these jobs"]
     filters: Annotated[
         FiltersDocument, "in place of ids, the filters of jobs.list, for jobs that have ended"
@@ -195,7 +199,7 @@ class ArchiveParams(TypedDict, total=False):
 
 @method(
     server.JOBS_ARCHIVE,
-    repeatable=once,  # a second time, the file would be there already
+    repeatable=lambda params: "file" not in params,  # a second time, it would be there already
 )
 async def handle_jobs_archive(service: JobService, params: ArchiveParams) -> ArchivedJobs:
     """Write jobs that have ended into an archive that another home imports (``jobs.import``).
@@ -203,16 +207,15 @@ async def handle_jobs_archive(service: JobService, params: ArchiveParams) -> Arc
     It has their records, results and files, and those of the ended steps of flows. It never has
     POTCARs or environments.
     """
-    path = _path(service, params["file"])
-    job_ids, filters = params.get("job_ids"), params.get("filters")
-    return await in_slices("files", _archived(service, path, job_ids, filters))
+    return await in_slices("files", _archived(service, params))
 
 
-def _archived(
-    service: JobService, path: Path, job_ids: list[str] | None, filters: Mapping[str, Any] | None
-) -> Generator[None, None, ArchivedJobs]:
+def _archived(service: JobService, params: ArchiveParams) -> Generator[None, None, ArchivedJobs]:
     from crystalmath.archive.writing import write_archive
 
+    transfer = None if "file" in params else secrets.token_hex(16)
+    path = _path(service, params.get("file"), transfer)
+    job_ids, filters = params.get("job_ids"), params.get("filters")
     if (job_ids is None) == (filters is None):
         raise InvalidJob("choose jobs by either 'job_ids' or 'filters'")
     if job_ids is None:
@@ -226,6 +229,7 @@ def _archived(
         "jobs": len(set(job_ids)),
         "files": written.files,
         "left_out": list(written.left_out),
+        "transfer": transfer,
         "error": None,
     }
 
@@ -238,10 +242,11 @@ def _steps_of(service: JobService, job_ids: list[str]) -> Iterator[str]:
             yield from (job.job_id for job in page if job.state.is_terminal())
 
 
-class ImportParams(TypedDict):
+class ImportParams(TypedDict, total=False):
     """The parameters of ``jobs.import``."""
 
     file: Annotated[str, "the absolute path of the archive"]
+    transfer: Annotated[Transfer, "in place of a path, what was sent by transfers.write"]
 
 
 @method(server.JOBS_IMPORT)
@@ -250,9 +255,16 @@ async def handle_jobs_import(service: JobService, params: ImportParams) -> Impor
 
     All of them are imported, or none if anything in the archive is wrong.
     """
+    return await in_slices("files", _imported(service, params))
+
+
+def _imported(service: JobService, params: ImportParams) -> Generator[None, None, ImportedJobs]:
     from crystalmath.archive.importing import import_archive
 
-    imported = await in_slices("files", import_archive(service, _path(service, params["file"])))
+    path = _path(service, params.get("file"), params.get("transfer"))
+    imported = yield from import_archive(service, path)
+    if "transfer" in params:
+        path.unlink(missing_ok=True)
     return {
         "job_ids": list(imported.job_ids),
         "known": list(imported.known),
@@ -261,10 +273,14 @@ async def handle_jobs_import(service: JobService, params: ImportParams) -> Impor
     }
 
 
-def _path(service: JobService, file: str) -> Path:
+def _path(service: JobService, file: str | None, transfer: str | None) -> Path:
     if service.config.restricted is not None:
         raise InvalidJob("this home is restricted: it reads and writes no archives")
-    path = Path(file)
+    if (file is None) == (transfer is None):
+        raise InvalidJob("name the archive by either 'file' or 'transfer'")
+    if transfer is not None:
+        return place_of(service.config.home, transfer)
+    path = Path(str(file))
     if not path.is_absolute():
         raise InvalidJob(f"{file!r:.200} is no absolute path; write it from the root on")
     return path

@@ -125,7 +125,7 @@ def method(
         Call the handler with the session in place of the job service.
     by_server : bool
         Only the home's server can answer: the method changes something, or is about the server. Any
-        process that sees the home answers other methods.
+        process that sees the home answers other methods; on another host it refuses this one.
     repeatable : callable
         Returns whether a request with these parameters, still unchecked, has the same effect when
         it is carried out twice, as a submission with a key has. After a lost answer, clients repeat

@@ -112,6 +112,8 @@ _VALUES: dict[str, Any] = {
     "summary": "Carry out a static calculation.",
     "text": f"INFO:quacc.runners.prep:Calculation results stored at {_DIRECTORY}/1.work\n",
     "totals": {"completed": 1},
+    "ArchivedJobs.transfer": None,
+    "transfer": "9f86d081884c7d659a2feaa0c55ad015",
     "updated_at": 1795695849.3,
     "value": "metals",
     "version": "1.0",
@@ -124,11 +126,12 @@ _SUBMISSION = {"recipe": _RECIPE, "structure": _VALUES["structure"], "labels": _
 #: Parameters of a request beside the required ones.
 _OPTIONAL: dict[str, dict[str, Any]] = {
     "clusters.check": {"job_id": _ID},
-    "jobs.archive": {"filters": {"labels": _LABELS}},
+    "jobs.archive": {"file": "/home/anna/alloys.zip", "filters": {"labels": _LABELS}},
     "jobs.cancel_many": {"labels": _LABELS, "state": "pending"},
     "jobs.check": {**_SUBMISSION, "inputs": True},
     "jobs.counts": {"bucket_s": 3600, "start": 1795694400, "labels": _LABELS},
     "jobs.events": {"after": 2, "timeout_s": 10},
+    "jobs.import": {"file": "/home/anna/alloys.zip"},
     "jobs.list": {
         "elements": ["Al"],
         "labels": _LABELS,

@@ -12,8 +12,6 @@ from crystalmath.errors import CrystalMathError, InvalidJob
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
 
-    from crystalmath.client.future import JobFuture
-
 
 class Submit(Protocol):
     """Submits the call of a recipe."""
@@ -25,7 +23,7 @@ class Submit(Protocol):
         parameters: Mapping[str, Any],
         *,
         is_flow: bool,
-    ) -> JobFuture:
+    ) -> object:
         """Return the future of the job."""
 
 

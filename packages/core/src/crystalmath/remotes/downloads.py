@@ -1,0 +1,195 @@
+"""Bring files over: whole, checked, and only into the folder that was named."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import hashlib
+import os
+import secrets
+import shutil
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path, PurePosixPath
+from typing import TYPE_CHECKING, NamedTuple, TypeAlias
+
+from crystalmath import server
+from crystalmath.errors import BadFile, CrystalMathError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from typing import BinaryIO
+
+    from crystalmath.wire.answers import FilePart, JobFile, TransferPart
+
+#: Bytes of one request, and requests at a time.
+PART, TOGETHER = 4 * 2**20, 4
+#: How long the other side may take to answer, in seconds: it reads a large file to check it.
+ANSWER_S = 3600.0
+#: The end of the name of a file that is not whole yet.
+UNFINISHED = ".crystalmath-part"
+
+
+class Downloaded(NamedTuple):
+    """A file that is here: its path below the folder, size in bytes, and checksum."""
+
+    file: str
+    size: int
+    sha256: str
+
+
+def download(ask: server.Ask, job_id: str, directory: Path) -> list[Downloaded]:
+    """Write the files of a job's work directory into a folder, with the folders between.
+
+    A file is whole when it has its name. A later call goes on where one was interrupted, and
+    fetches no file again that is the same. Links are left out.
+
+    Raises
+    ------
+    BadFile
+        A file is there already and differs, or what came is not what was asked for.
+    CrystalMathError
+        There is no room, or there are more files than an answer lists.
+    """
+    listed = ask(server.JOBS_FILES, job_id=job_id)
+    if listed["more"]:
+        raise CrystalMathError(
+            f"the job has {listed['more']} more files than are listed; `crystalmath logs ID FILE` "
+            "prints one, and scp copies the folder"
+        )
+    files = [one for one in listed["files"] if not one["is_link"]]
+    places = {one["file"]: _place(directory, one["file"]) for one in files}
+    directory.mkdir(parents=True, exist_ok=True)
+    size, free = sum(one["size"] for one in files), shutil.disk_usage(directory).free
+    if size > free:
+        raise CrystalMathError(f"the files have {size} bytes, and {directory} has room for {free}")
+    with ThreadPoolExecutor(TOGETHER) as threads:
+        tasks = [threads.submit(_fetch, ask, job_id, one, places[one["file"]]) for one in files]
+        try:
+            return [task.result() for task in tasks]
+        except BaseException:
+            threads.shutdown(wait=False, cancel_futures=True)
+            raise
+
+
+def _place(directory: Path, name: str) -> Path:
+    """Return the place of a file; `BadFile`: its name leads out of the folder."""
+    path = PurePosixPath(name)
+    odd = path.is_absolute() or not path.parts or ".." in path.parts or "\0" in name
+    place = directory / path
+    # A link that is there already may lead elsewhere.
+    if odd or not place.parent.resolve().is_relative_to(directory.resolve()) or place.is_symlink():
+        raise BadFile(
+            f"a file is called {name!r}, which is not below {directory}: nothing is fetched"
+        )
+    return place
+
+
+def _fetch(ask: server.Ask, job_id: str, listed: JobFile, place: Path) -> Downloaded:
+    """Fetch one file, unless it is there already."""
+    name = listed["file"]
+
+    def read(offset: int, most: int, size: int) -> FilePart:
+        part = _which(offset, most, size)
+        return ask(server.JOBS_FILE, timeout=ANSWER_S, job_id=job_id, file=name, **part)
+
+    place.parent.mkdir(parents=True, exist_ok=True)
+    if place.exists():
+        return _same(read, name, place)
+    return Downloaded(name, *_written(read, listed["size"], place))
+
+
+def fetch_transfer(ask: server.Ask, transfer: str, place: Path) -> None:
+    """Write a file that the other side has made for this, such as an archive, to a new place."""
+
+    def read(offset: int, most: int, size: int) -> TransferPart:
+        part = _which(offset, most, size)
+        return ask(server.TRANSFERS_READ, timeout=ANSWER_S, transfer=transfer, **part)
+
+    _written(read, read(0, 1, 2)["size"], place)
+
+
+def send_transfer(ask: server.Ask, place: Path) -> str:
+    """Send a file to the other side, and return the name that it has there."""
+    transfer, offset = secrets.token_hex(16), 0
+    with place.open("rb") as file:
+        while (data := file.read(PART)) or not offset:
+            text = base64.b64encode(data).decode()
+            which = {"transfer": transfer, "offset": offset, "data": text}
+            offset = ask(server.TRANSFERS_WRITE, timeout=ANSWER_S, **which)["offset"]
+            if not data:
+                break
+    return transfer
+
+
+#: Reads from an offset, at most a number of bytes, of a file of a size.
+_Read: TypeAlias = "Callable[[int, int, int], FilePart | TransferPart]"
+
+
+def _which(offset: int, most: int, size: int) -> dict[str, int | None]:
+    """Return the parameters of a request, which is for the checksum, too, if it may be the last."""
+    return {"offset": offset, "max_bytes": most, "sha256": offset + most >= size or None}
+
+
+def _written(read: _Read, size: int, place: Path) -> tuple[int, str]:
+    """Write a file under another name, which it loses when it is whole."""
+    unfinished = place.with_name(place.name + UNFINISHED)
+    flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW
+    with os.fdopen(os.open(unfinished, flags, 0o666), "r+b") as file:
+        written = _filled(read, place.name, size, file)
+    unfinished.rename(place)
+    return written
+
+
+def _filled(read: _Read, name: str, size: int, file: BinaryIO) -> tuple[int, str]:
+    """Add the parts that a file lacks, and return its size and checksum."""
+    digest = hashlib.sha256()
+    for chunk in _chunks(file):
+        digest.update(chunk)
+    offset = file.tell()
+    if offset > size:  # it was another file
+        file.truncate(0)
+        file.seek(0)
+        offset, digest = 0, hashlib.sha256()
+    while True:
+        most = min(PART, max(1, size - offset))
+        part = read(offset, most, size)
+        data = _bytes(part, name, offset, most if size else 0)
+        digest.update(data)
+        file.write(data)
+        offset += len(data)
+        if offset >= size:
+            break
+        if not data:
+            raise BadFile(f"{name} was {size} bytes long, and now is {offset}: fetch it again")
+    if part.get("sha256") != digest.hexdigest():
+        file.truncate(0)  # the next call must not go on from it
+        raise BadFile(f"{name} has changed while it was fetched: fetch it again")
+    return offset, digest.hexdigest()
+
+
+def _bytes(part: FilePart | TransferPart, name: str, offset: int, most: int) -> bytes:
+    """Return the bytes of a part; `BadFile`: they are not the ones that were asked for."""
+    try:
+        data = base64.b64decode(part["data"], validate=True)
+    except (binascii.Error, TypeError, ValueError) as error:
+        raise BadFile(f"the bytes of {name} cannot be read: {error}") from error
+    if len(data) > most or part["offset"] != offset + len(data):
+        raise BadFile(f"more of {name} came than was asked for, and it was not written")
+    return data
+
+
+def _same(read: _Read, name: str, place: Path) -> Downloaded:
+    """Return the file that is there already; `BadFile`: it differs from that of the job."""
+    digest, size = hashlib.sha256(), place.stat().st_size
+    with place.open("rb") as file:
+        for chunk in _chunks(file):
+            digest.update(chunk)
+    part = read(size, 1, size)
+    if part["size"] != size or part.get("sha256") != digest.hexdigest():
+        raise BadFile(f"{place} is there already, and differs from that of the job; name another")
+    return Downloaded(name, size, digest.hexdigest())
+
+
+def _chunks(file: BinaryIO) -> Iterator[bytes]:
+    while chunk := file.read(2**20):
+        yield chunk

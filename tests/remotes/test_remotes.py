@@ -1,0 +1,122 @@
+"""``crystalmath remotes``, and several remotes at a time."""
+
+import json
+import zipfile
+
+import pytest
+
+from conftest import AL
+
+pytestmark = pytest.mark.server
+
+
+@pytest.fixture
+def two(hawk, home, there):
+    """Name two homes of the machine: ``hawk``, and ``kite`` beside it."""
+    kite = hawk.folder / "kite"
+    (home / "config.toml").write_text(hawk.table() + hawk.table("kite", home=str(kite)))
+    return kite
+
+
+@pytest.fixture
+def typed(cli):
+    """Return a function that types a command with --on."""
+    return lambda name, *arguments: cli("--on", name, *arguments)
+
+
+def test_two_clusters_side_by_side(two, typed, cli, hawk):
+    ids = {}
+    for name in ("hawk", "kite"):
+        answer = typed(name, "submit", "lab_recipes.value", AL, "--name", f"on {name}")
+        ids[name] = answer.out.strip()
+        assert typed(name, "wait", ids[name]).code == 0
+    assert str(two) in typed("kite", "path", ids["kite"]).out
+    shown = typed("hawk,kite", "list").lines
+    assert shown[0].split()[:3] == ["REMOTE", "NAME", "STATE"]
+    assert [line.split()[0] for line in shown[1:]] == ["kite", "hawk"]
+    listed = typed("hawk,kite", "list", "--json", "--sort", "name").json
+    assert [job["remote"] for job in listed["jobs"]] == ["hawk", "kite"]
+    assert listed["totals"]["completed"] == 2
+    assert typed("hawk,kite", "list", "--summary", "--json").json["states"]["completed"] == 2
+    counted = typed("hawk,kite", "counts", "--json", "--bucket", "1d").json
+    assert counted["states"]["completed"] == 2
+    assert counted["bucket_s"] == 86400
+    assert sum(one["states"]["completed"] for one in counted["buckets"]) == 2
+    for name, job_id in ids.items():
+        assert typed("hawk,kite", "status", job_id, "--json").json["remote"] == name
+        assert f"remote     {name}" in typed("hawk,kite", "status", job_id).out
+    assert "no job has the id" in typed("hawk,kite", "status", "ffffffff").err
+    refused = typed("hawk,kite", "submit", "lab_recipes.value", AL)
+    assert refused.code == 1
+    assert "list, status and counts take" in refused.err
+    listed = cli("remotes", "--json").json["remotes"]
+    assert [(one["name"], one["error"]) for one in listed] == [("hawk", None), ("kite", None)]
+    typed("kite", "stop")
+
+
+def test_files_are_brought_over(hawk, there, tmp_path):
+    source = tmp_path / "result.txt"
+    source.write_text("here\n")
+    answer = there("run", "lab_recipes.copied", AL, "--param", f"path={source}", "--json")
+    job_id = answer.json["job_id"]
+    answer = there("files", job_id, "--get", tmp_path / "out", "--json")
+    assert (tmp_path / "out/result.txt").read_text() == "here\n"
+    assert [one["file"] for one in answer.json["files"]] == ["result.txt"]
+    assert "1 file with 5 B in" in there("files", job_id, "--get", tmp_path / "out").out
+    assert there("logs", job_id, "result.txt").out == "here\n"
+    assert there("files", job_id, "--get", "x", "--attempt", "1").code == 2
+
+
+def test_archives_are_carried_both_ways(two, typed, tmp_path):
+    archive = tmp_path / "jobs.zip"
+    job_id = typed("hawk", "submit", "lab_recipes.value", AL, "--label", "set=archive").out.strip()
+    assert typed("hawk", "wait", job_id).code == 0
+    answer = typed("hawk", "export", "--archive", archive, job_id, "--json")
+    assert answer.json == {"file": str(archive), "jobs": 1, "left_out": [], "error": None}
+    assert zipfile.is_zipfile(archive)
+    again = typed("hawk", "export", "--archive", archive, job_id)
+    assert "is there already, and is not overwritten" in again.err
+    assert typed("kite", "import", archive, "--json").json["job_ids"] == [job_id]
+    assert typed("kite", "result", job_id).code == 0
+    assert list((two / "server/transfers").iterdir()) == []
+    archive.write_text("no archive")
+    assert typed("kite", "import", archive).code == 1
+    typed("kite", "stop")
+
+
+def test_check_says_what_there_is_and_what_is_wrong(hawk, home, cli):
+    checks = cli("remotes", "check", "hawk", "--json").checks
+    assert checks.keys() == {"ssh", "version", "home"}
+    assert checks["home"]["message"].startswith(f"hawk:{hawk.home}, served by process ")
+    (home / "config.toml").write_text(hawk.table(command="nowhere/crystalmath"))
+    answer = cli("remotes", "check", "hawk")
+    assert answer.code == 1
+    assert "has no program 'nowhere/crystalmath'" in answer.out
+    assert "full path" in answer.lines[1]
+    answer = cli("remotes")
+    assert "cannot be reached" in answer.out
+    assert answer.err.startswith("hawk: hawk (127.0.0.1) has no program")
+
+
+def test_add_writes_one_that_answers(hawk, home, cli):
+    (home / "config.toml").unlink()
+    assert "there is none" in cli("remotes").err
+    answer = cli("remotes", "add", "hawk", "--command", hawk.command, "--", *hawk.ssh)
+    assert answer.code == 0, answer.err
+    assert "crystalmath remotes check hawk" in answer.out
+    assert cli("remotes", "check", "hawk").code == 0
+    assert json.loads(cli("remotes", "--json").out)["remotes"][0]["command"] == str(hawk.command)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["chek", "hawk"], "write check NAME, add NAME ME@HOST"),
+        (["check"], "write check NAME"),
+        (["add", "new"], "name the host as ssh does"),
+    ],
+)
+def test_wrong_use_is_refused(home, cli, arguments, said):
+    answer = cli("remotes", *arguments)
+    assert answer.code == 2
+    assert said in answer.err
