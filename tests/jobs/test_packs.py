@@ -15,7 +15,6 @@ from hypothesis import strategies as st
 from crystalmath.errors import BadFile, CrystalMathError
 from crystalmath.jobs import packs
 from crystalmath.jobs.rundir import RunDirectory
-from crystalmath.jobs.worktree import at_once
 
 NAMES = st.binary(min_size=1, max_size=12).filter(
     lambda name: not {0, ord("/")} & set(name) and name not in {b".", b".."}
@@ -170,7 +169,8 @@ def test_an_outcome_in_a_journal_is_packed_alone(tmp_path):
         assert RunDirectory(tmp_path / job_id).publish_in(1, journal.path)
     pack(tmp_path, *job_ids)
     for job_id in job_ids:
-        assert packs.read(str(tmp_path), job_id, "1.outcome") in contents
+        with packs.opened(str(tmp_path), job_id, "1.outcome") as file:
+            assert file.read() in contents
         assert RunDirectory(tmp_path / job_id).payload(1) == job_id.encode()
 
 
@@ -288,17 +288,22 @@ def test_a_directory_stays_in_its_place_while_it_is_read(tmp_path):
     pack(tmp_path, one)
     began, ended = threading.Event(), threading.Event()
 
-    def change():
+    def read():
         began.set()
-        with packs.changing(str(tmp_path)):
+        with packs.in_place(str(tmp_path), one):
             ended.set()
 
+    place = str(tmp_path / one)
     with packs.in_place(str(tmp_path), one):
         assert (tmp_path / one / "spec").exists()
-        thread = threading.Thread(target=change)
+        with pytest.raises(CrystalMathError, match="reads its files"), packs.unread(place):
+            pass
+    with packs.unread(place):
+        thread = threading.Thread(target=read)
         thread.start()
         assert began.wait(10)
         assert not ended.wait(0.1)
+        os.rename(place, tmp_path / "elsewhere")
     thread.join(10)
     assert ended.is_set()
     with packs.in_place(str(tmp_path), other):
@@ -313,16 +318,10 @@ def test_what_killed_processes_have_left_is_removed(tmp_path):
     folder = tmp_path / ".packs"
     for name in (".x.part", "lost.index"):
         (folder / name).touch()
-    (folder / ".unpack.x").mkdir()
-    (folder / ".copy.new").mkdir()
-    (folder / ".copy.old").mkdir()
-    os.utime(folder / ".copy.old", (0, 0))
-    packs.remove_left(str(tmp_path))
-    left = {path.name for path in folder.iterdir()}
-    assert left == {"one.pack", "one.index", ".lock", ".copy.new"}
-    assert at_once(_read(tmp_path, job_id)) is not None
-
-
-def _read(jobs, job_id):
-    yield
-    return packs.read(str(jobs), job_id, "spec")
+    (folder / ".aside.left").mkdir()
+    (folder / ".aside.left/.held").touch()
+    with packs.copied(str(tmp_path), job_id) as place:
+        packs.remove_left(str(tmp_path))
+        left = {path.name for path in folder.iterdir()}
+        assert left == {"one.pack", "one.index", ".lock", os.path.basename(os.path.dirname(place))}
+    assert RunDirectory(tmp_path / job_id).read_header()["job_id"] == job_id

@@ -208,7 +208,7 @@ def test_archives_have_packed_jobs(here, tmp_path):
     assert after == before
     assert before["left_out"] == []
     assert names(here) == {job_ids[2]}
-    assert not list((here.jobs / ".packs").glob(".copy*"))
+    assert not list((here.jobs / ".packs").glob(".aside*"))
 
 
 def test_files_that_an_unfinished_job_will_read_stay(here):

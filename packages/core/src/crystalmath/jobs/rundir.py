@@ -102,7 +102,9 @@ class RunDirectory:
 
     def is_gone(self) -> bool:
         """Return whether the directory was removed; `OSError` while its parent cannot be read."""
-        if _is_there(self.path) or self._is_packed():
+        if _is_there(self.path) or (self._has_packs() and self._find_pack()):
+            return False
+        if _is_there(self.path):  # it has just been unpacked
             return False
         parent = os.path.dirname(self.path)
         try:
@@ -461,8 +463,6 @@ class RunDirectory:
     def _opened(self, name: str, attempt: int) -> BinaryIO:
         """Open the document of an outcome: a file of its own, or that part of a journal."""
         file, path = self._open(name), self.file(name)
-        if not isinstance(file, io.BufferedReader):
-            return file  # a pack has no journals
         try:
             if not file.peek(1).startswith(RECORD_MARK):
                 return file
@@ -518,35 +518,40 @@ class RunDirectory:
     # Files of packed jobs. A directory in its place goes before a pack, and only while there are
     # packs beside it anything else is looked at.
 
-    def _open(self, name: str) -> BinaryIO:
-        """Open one of the files, or its content in a pack."""
+    def _open(self, name: str) -> io.BufferedReader:
+        """Open one of the files, in its place or in a pack."""
         path = self.file(name)
         try:
             return open(path, "rb")
         except FileNotFoundError:
             if not self._has_packs():
                 raise
-            content = None
-            if not os.path.isdir(self.path):
-                from crystalmath.jobs import packs
-
-                content = packs.read(*self._place(), name)
+            file = self._open_packed(name)
         # Without a pack the job may just have been unpacked.
-        return open(path, "rb") if content is None else io.BytesIO(content)
+        return file or open(path, "rb")
+
+    def _open_packed(self, name: str) -> io.BufferedReader | None:
+        from crystalmath.jobs import packs
+
+        return None if os.path.isdir(self.path) else packs.opened(*self._place(), name)
 
     def _document(self, name: str) -> tuple[dict[str, Any], bytes]:
         with self._open(name) as file:
             return read_header(file.readline(), self.file(name)), file.read()
 
-    def _is_packed(self, name: str | None = None) -> bool:
-        """Return whether a pack has the job, or a file of it, and the job has no directory."""
-        if not self._has_packs() or os.path.isdir(self.path):
+    def _is_packed(self, name: str) -> bool:
+        """Return whether a pack has a file of the job, or has just had it."""
+        if not self._has_packs():
             return False
-        from crystalmath.jobs import packs
+        if (file := self._open_packed(name)) is not None:
+            file.close()
+        return file is not None or os.path.exists(self.file(name))
+
+    def _find_pack(self) -> str | None:
+        from crystalmath.jobs.packs import packs_of
 
         jobs, job_id = self._place()
-        is_there = packs.packs_of(jobs).find(job_id) is not None
-        return is_there and (name is None or packs.has(jobs, job_id, name))
+        return packs_of(jobs).find(job_id)
 
     def _place(self) -> tuple[str, str]:
         jobs, _, job_id = self.path.rpartition("/")

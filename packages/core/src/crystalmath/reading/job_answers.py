@@ -541,20 +541,20 @@ def file_part(service: HomeJobs, params: Mapping[str, Any]) -> Generator[None, N
     offset = params.get("offset", 0)
     with service.files(snapshot.job_id):
         data, size = read_stored(snapshot.path, offset, params.get("max_bytes", USUAL_BYTES))
-    yield
+        yield
+        end = offset + len(data)
+        sha256 = (yield from digest(snapshot.path, end)) if params.get("sha256") else None
     part: FilePart = {
         "job_id": snapshot.job_id,
         "file": str(snapshot.path),
         "others": list(snapshot.others),
         "data": base64.b64encode(data).decode(),
-        "offset": offset + len(data),
+        "offset": end,
         "size": size,
-        "finished": snapshot.ended and offset + len(data) >= size,
+        "finished": snapshot.ended and end >= size,
         "error": None,
     }
-    if params.get("sha256"):
-        part["sha256"] = yield from digest(snapshot.path, offset + len(data))
-    return part
+    return part if sha256 is None else {**part, "sha256": sha256}
 
 
 # --- without a server ------------------------------------------------------------------------

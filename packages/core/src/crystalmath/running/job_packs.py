@@ -21,7 +21,7 @@ from crystalmath.jobs.rundir import RunDirectory, is_job_id
 from crystalmath.running.pruning import Choice, chosen, in_use_by, readers_of
 
 if TYPE_CHECKING:
-    from collections.abc import Generator, Iterator, Sequence
+    from collections.abc import Generator, Iterator, Mapping, Sequence
 
     from crystalmath.jobs.packs import Entry, Packs
     from crystalmath.quacc.store import JobMetadata
@@ -213,11 +213,15 @@ def _moved_aside(
     with packs.changing(str(directory)):
         # Read under the lock: who records a job unpacks afterwards what it reads.
         used = readers_of(recorder, directory, jobs)
+        there = packs.packs_of(str(directory))
         for job in jobs:
             job_id = job.job_id
+            place = directory / job_id
             try:
-                _check_unchanged(directory / job_id, entries[job_id], used.get(job_id))
-                aside = move_aside(directory / job_id)
+                with packs.unread(str(place)):
+                    is_packed = there.find(job_id) is not None
+                    _check_unchanged(place, entries[job_id] if is_packed else None, used)
+                    aside = move_aside(place)
             except (OSError, CrystalMathError) as error:
                 stay.append(job_id)
                 packed.left.append((job_id, _cannot(error)))
@@ -225,15 +229,15 @@ def _moved_aside(
                 moved += [] if aside is None else [aside]
                 packed.job_ids.append(job_id)
         if stay:
-            packs.packs_of(str(directory)).discard(stay)
+            there.discard(stay)
     return moved
 
 
-def _check_unchanged(place: Path, packed: list[Entry], reader: str | None) -> None:
-    """Raise an error if a job will be read, or has changed since it was written into a pack."""
-    if reader is not None:
+def _check_unchanged(place: Path, packed: list[Entry] | None, used: Mapping[str, str]) -> None:
+    """Raise an error if a job will be read, or is not in a pack as it is now."""
+    if (reader := used.get(place.name)) is not None:
         raise in_use_by(reader)
-    if packs.entries_of(str(place)) != packed:
+    if packed is None or packs.entries_of(str(place)) != packed:
         raise CrystalMathError("it has changed meanwhile; pack it again")
 
 
