@@ -383,7 +383,7 @@ def test_commands(here, cli):
     assert cli("pack").out == "1 job packed\n"
     assert cli("du").lines[-1].endswith("2  all, 1 packed")
     checks = cli("doctor", "--json").checks
-    assert checks["packs"]["message"].startswith("1 jobs in 1 packs take")
+    assert checks["packs"]["message"].startswith("1 job in 1 pack with ")
     assert cli("result", job_id, "--json").json["result"]["energy"] == -1.5
     assert names(here) == {runs}
     assert cli("path", job_id).out == f"{here.jobs}/{job_id}/1.work\n"

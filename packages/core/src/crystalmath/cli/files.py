@@ -25,9 +25,9 @@ if TYPE_CHECKING:
 def path(job_id: JobId, *, as_json: Json = False) -> int:
     """Print a job's work directory.
 
-    Works in every state of the job, and fails if the directory was removed. It brings a packed job
-    back. A flow has a folder of links to the directories of its steps (03-static-Cu80), made as the
-    steps end.
+    Works in every state of the job, and fails if the directory was removed. Packed jobs are brought
+    back, with the steps of a flow. A flow has a folder of links to the directories of its steps
+    (03-static-Cu80), made as the steps end.
     """
     with any_client() as client:
         job = client.job(client.find(job_id))
@@ -36,6 +36,8 @@ def path(job_id: JobId, *, as_json: Json = False) -> int:
         place = str(output.work_dir({**job.document(), "result": None}))
         if job.state.is_terminal() and not Path(place).exists():
             _tell_of_left(client.unpack([job.job_id])["left"])
+        if job.steps:
+            _tell_of_left(client.unpack(parent=job.job_id)["left"])
     if as_json:
         output.write_json({"job_id": job.job_id, "path": place})
     else:
@@ -94,7 +96,7 @@ def _get(client: Client, job_id: str, directory: str, *, as_json: bool) -> int:
         output.write_json({"job_id": job_id, "directory": directory, "files": files})
     else:
         size = output.size(sum(one.size for one in here))
-        output.write(f"{len(here)} file{'s' * (len(here) != 1)} with {size} in {directory}")
+        output.write(f"{output.counted(len(here), 'file')} with {size} in {directory}")
     return 0
 
 
@@ -204,7 +206,7 @@ def _remove(client: Client, shown: Pruned, *, keep_results: bool, yes: bool) -> 
     done = client.prune(job_ids, keep_results=keep_results)
     if done["jobs"]:
         size = output.size(sum(job["size"] for job in done["jobs"]))
-        output.note(f"removed {size} of {_jobs(done['jobs'])}")
+        output.note(f"removed {size} of {output.counted(len(done['jobs']))}")
     return {**done, "left": [*shown["left"], *done["left"]]}
 
 
@@ -220,11 +222,10 @@ def _show(pruned: Pruned, *, keep_results: bool) -> None:
         output.write(f"and {len(jobs) - _SHOWN} smaller ones")
     what = "the heavy files" if keep_results else "the run directories"
     size = output.size(sum(job["size"] for job in jobs))
-    output.write(f"{what} of {_jobs(jobs)}: {size}")
+    output.write(f"{what} of {output.counted(len(jobs))}: {size}")
     if not keep_results and (completed := [job for job in jobs if job["status"] == "completed"]):
-        output.write(
-            f"with them go the results of {_jobs(completed)}, which --keep-results would keep"
-        )
+        lost = output.counted(len(completed))
+        output.write(f"with them go the results of {lost}, which --keep-results would keep")
 
 
 def _tell_of_steps(client: Client, named: Sequence[str], pruned: Pruned) -> None:
@@ -251,10 +252,6 @@ def _pruned_row(job: PrunedJob) -> tuple[str, ...]:
         "" if ended_at is None else f"{output.age(ended_at)} ago",
         job["job_id"][:8],
     )
-
-
-def _jobs(jobs: Sequence[object]) -> str:
-    return f"{len(jobs)} job{'s' if len(jobs) != 1 else ''}"
 
 
 def _age(text: str | None) -> float | None:
@@ -306,7 +303,7 @@ def _show_packed(answer: PackedJobs, done: str, *, as_json: bool) -> int:
     if as_json:
         output.write_json({"job_ids": answer["job_ids"], "left": answer["left"]})
     else:
-        output.write(f"{_jobs(answer['job_ids'])} {done}")
+        output.write(f"{output.counted(len(answer['job_ids']))} {done}")
     return _tell_of_left(answer["left"])
 
 
