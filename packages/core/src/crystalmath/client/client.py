@@ -1078,7 +1078,7 @@ class Client:
         """
         options: dict[str, Any] = {"older_s": older_s, "larger": larger}
         options |= {"keep_results": keep_results, "dry_run": dry_run}
-        return storage.prune_jobs(self.ask, job_ids, filters, options)
+        return storage.in_pages(self.ask, server.JOBS_PRUNE, job_ids, filters, **options)
 
     def pack(
         self,
@@ -1090,16 +1090,8 @@ class Client:
     ) -> PackedJobs:
         """Put the run directories of ended jobs into packs, files of up to 1000 jobs.
 
-        Parameters
-        ----------
-        job_ids : str, Job, JobFuture, or several, optional
-            The jobs; without ids, an age and filters, all that have ended.
-        older_s : float, optional
-            Only jobs that ended longer ago, in seconds.
-        dry_run : bool
-            Change nothing, and return the jobs that would be packed.
-        **filters
-            Only jobs that fit these filters; see :meth:`list`.
+        Without ids, an age (in seconds) and filters all jobs that have ended are packed; else the
+        arguments select them as in :meth:`prune`. A dry run returns them, and changes nothing.
 
         Returns
         -------
@@ -1115,11 +1107,11 @@ class Client:
             Another process packs jobs, or the disk has no room for a pack. Nothing is lost.
         """
         options = {"older_s": older_s, "dry_run": dry_run}
-        return storage.move_packed(self.ask, server.JOBS_PACK, job_ids, filters, options)
+        return storage.in_pages(self.ask, server.JOBS_PACK, job_ids, filters, **options)
 
     def unpack(self, job_ids: JobsLike | None = None, **filters: Unpack[Filters]) -> PackedJobs:
         """Bring the run directories of packed jobs back; arguments and answer as :meth:`pack`."""
-        return storage.move_packed(self.ask, server.JOBS_UNPACK, job_ids, filters, {})
+        return storage.in_pages(self.ask, server.JOBS_UNPACK, job_ids, filters)
 
     def archive(
         self,
