@@ -38,7 +38,7 @@ def main(count: int) -> None:
         for done in range(0, count, 1000):
             job_ids += _write(service, jobs, min(1000, count - done), done)
         print(f"{count} jobs: {_entries(jobs)} entries, {_size(jobs) / count:.0f} bytes each")
-        before = _seconds(service, job_ids)
+        before, listed = _seconds(service, job_ids), _listing(service)
         began = time.perf_counter()
         cursor = None
         while True:
@@ -50,6 +50,12 @@ def main(count: int) -> None:
         print(f"{_entries(jobs)} entries, {_size(jobs) / count:.0f} bytes each")
         after = _seconds(service, job_ids)
         print(f"a result: {1000 * before:.2f} ms before, {1000 * after:.2f} ms packed")
+        print(f"a list of {_READ}: {1000 * listed:.0f} ms before, ", end="")
+        print(f"{1000 * _listing(service):.0f} ms packed")
+        began = time.perf_counter()
+        some = at_once(service.unpack(Choice(job_ids=job_ids[:: max(1, count // _READ)])))
+        took = time.perf_counter() - began
+        print(f"{len(some.job_ids)} jobs unpacked in {took:.1f} s")
 
 
 def _write(service: JobService, jobs: Path, count: int, first: int) -> list[str]:
@@ -96,6 +102,13 @@ def _seconds(service: JobService, job_ids: list[str]) -> float:
     for job_id in some:
         service.result_json(job_id)
     return (time.perf_counter() - began) / len(some)
+
+
+def _listing(service: JobService) -> float:
+    """Return how long a list of jobs takes."""
+    began = time.perf_counter()
+    service.jobs(limit=_READ)
+    return time.perf_counter() - began
 
 
 def _entries(jobs: Path) -> int:

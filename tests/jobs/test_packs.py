@@ -1,10 +1,13 @@
 """Packs hold run directories as they were, and say which jobs are in them."""
 
+import hashlib
 import os
+import random
 import shutil
 import sqlite3
 import stat
 import threading
+import tracemalloc
 import uuid
 import zlib
 
@@ -172,6 +175,61 @@ def test_an_outcome_in_a_journal_is_packed_alone(tmp_path):
         with packs.opened(str(tmp_path), job_id, "1.outcome") as file:
             assert file.read() in contents
         assert RunDirectory(tmp_path / job_id).payload(1) == job_id.encode()
+
+
+def test_a_large_file_is_read_piece_by_piece(tmp_path):
+    content = random.Random(3).randbytes(20 * 2**20 + 7)
+    (job_id,) = make(tmp_path)
+    (tmp_path / job_id / "big").write_bytes(content)
+    (tmp_path / job_id / "empty").touch()
+    pack(tmp_path, job_id)
+    tracemalloc.start()
+    with packs.opened(str(tmp_path), job_id, "big") as file:
+        digest = hashlib.sha256()
+        while chunk := file.read(2**16):
+            digest.update(chunk)
+        assert digest.digest() == hashlib.sha256(content).digest()
+        assert tracemalloc.get_traced_memory()[1] < 6 * 2**20
+        tracemalloc.stop()
+        assert file.seek(0, os.SEEK_END) == len(content)
+        assert file.read(1) == b""
+        for at in (2**20 - 3, 0, len(content) - 2, 5 * 2**20, len(content) + 9):
+            assert file.seek(at) == at
+            assert file.read(7) == content[at : at + 7]
+    with packs.opened(str(tmp_path), job_id, "empty") as file:
+        assert file.read() == b""
+    assert packs.opened(str(tmp_path), job_id, "other") is None
+
+
+def test_a_job_is_unpacked_while_others_hold_the_lock_in_turn(tmp_path, monkeypatch):
+    """The files of a large job are written without the lock: the next one need not wait."""
+    job_ids = make(tmp_path, count=12)
+    pack(tmp_path, *job_ids)
+    extract, free = packs._extract, []
+
+    def and_look(*arguments, **options):
+        extract(*arguments, **options)
+        with packs.changing(str(tmp_path)):
+            free.append(True)
+
+    monkeypatch.setattr(packs, "_extract", and_look)
+    unpacked = [[], []]
+
+    def unpack(mine):
+        for job_id in job_ids:
+            mine.append(packs.unpack(str(tmp_path), job_id))
+
+    threads = [threading.Thread(target=unpack, args=(mine,)) for mine in unpacked]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(60)
+    assert unpacked == [[True] * 12] * 2
+    assert len(free) >= 12
+    assert packs.packs_of(str(tmp_path)).ids() == set()
+    for job_id in job_ids:
+        assert RunDirectory(tmp_path / job_id).payload(1) == b"result " + job_id.encode()
+    assert {path.name for path in (tmp_path / ".packs").iterdir() if path.is_dir()} == set()
 
 
 def test_another_process_sees_what_has_changed(tmp_path):

@@ -1,8 +1,11 @@
 """Packed jobs answer as before; nothing is lost or doubled, whoever reads meanwhile."""
 
+import base64
+import hashlib
 import json
 import os
 import random
+import re
 import resource
 import threading
 import time
@@ -13,8 +16,10 @@ from conftest import eventually
 from crystalmath.client import in_process
 from crystalmath.errors import CrystalMathError
 from crystalmath.jobs import packs
+from crystalmath.jobs.rundir import RunDirectory
 from crystalmath.jobs.worktree import at_once
 from crystalmath.quacc.store import JobStore
+from crystalmath.running import job_packs
 from crystalmath.running.job_packs import pack_old
 from crystalmath.running.rebuild import rebuild
 from server.written_home import VASP, Home
@@ -373,6 +378,172 @@ def test_the_server_packs_in_the_background(server, lab):
     eventually(lambda: not place.exists(), timeout=60)
     assert server.call("jobs.result", job_id=job_id)["result"]["number"] == 3
     assert server.call("jobs.usage")["total"]["packed"] == 1
+
+
+def test_a_job_that_is_unpacked_while_it_is_packed_keeps_its_files(here, monkeypatch):
+    one, other = here.make(VASP), here.make(VASP)
+    publish = packs.Writer.publish
+
+    def and_unpack(writer, kept):
+        publish(writer, kept)
+        there.append(one in packs.packs_of(str(here.jobs)).ids())
+
+    there = []
+    monkeypatch.setattr(packs.Writer, "publish", and_unpack)
+    moved_aside = job_packs._moved_aside
+
+    def unpacked_before(*arguments):
+        assert packs.unpack(str(here.jobs), one)
+        return moved_aside(*arguments)
+
+    monkeypatch.setattr(job_packs, "_moved_aside", unpacked_before)
+    answer = here.call("jobs.pack")
+    assert there == [True]
+    assert answer["job_ids"] == [other]
+    assert "it has changed meanwhile" in answer["left"][0]["error"]
+    assert names(here) == {one}
+    assert here.files_of(one) == sorted(VASP)
+
+
+def test_several_unpack_beside_one_who_packs(here):
+    job_ids = {here.make(VASP) for _ in range(30)}
+    before = {job_id: here.files_of(job_id) for job_id in job_ids}
+    wrong, ended = [], threading.Event()
+
+    def unpack():
+        try:
+            while not ended.is_set():
+                wrong.extend(here.call("jobs.unpack")["left"])
+        except Exception as error:  # noqa: BLE001 - a thread tells the test of any
+            wrong.append(error)
+
+    threads = [threading.Thread(target=unpack) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    packed = 0
+    end = time.monotonic() + 5
+    while time.monotonic() < end and not wrong:
+        packed += len(here.call("jobs.pack")["job_ids"])
+    ended.set()
+    for thread in threads:
+        thread.join(60)
+    assert not wrong, wrong[:3]
+    assert packed > 30
+    here.call("jobs.unpack")
+    assert {job_id: here.files_of(job_id) for job_id in job_ids} == before
+    assert {path.name for path in (here.jobs / ".packs").iterdir()} == {".lock", ".packing"}
+
+
+#: Commands on a job that only read; those that walk its files bring it back.
+READING = {
+    "status": ["status", "ID"],
+    "show": ["show", "ID", "--json"],
+    "list": ["list", "--csv"],
+    "result": ["result", "ID"],
+    "whole result": ["result", "ID", "--json"],
+    "field": ["result", "ID", "--field", "results.energy"],
+    "log": ["logs", "ID"],
+    "file": ["logs", "ID", "opt.log"],
+    "files": ["files", "ID", "--json"],
+    "path": ["path", "ID"],
+    "plot": ["plot", "ID", "--json"],
+    "progress": ["progress", "ID", "--json"],
+    "inputs": ["inputs", "ID"],
+    "script": ["export", "--script", "ID"],
+    "counts": ["list", "--summary"],
+}
+BRING_BACK = {"log", "file", "files", "path"}
+
+
+@pytest.fixture
+def relaxed(home, cli):
+    """Return the id of a job that has relaxed a cell, in this process."""
+    (home / "config.toml").write_text("[engines.local]\nworkers = 1\n")
+    poscar = os.path.join(os.path.dirname(__file__), "../../examples/Cu.poscar")
+    ran = cli("run", "emt.core.relax_job", poscar, "--json")
+    assert ran.code == 0, ran.err
+    return ran.json["job_id"]
+
+
+def test_all_commands_work_on_packed_jobs(home, cli, relaxed, tmp_path):
+    jobs = home / "jobs"
+
+    def pack():
+        assert cli("pack").code == 0
+        assert not (jobs / relaxed).exists()
+
+    def read(words):
+        answer = cli(*(relaxed if word == "ID" else word for word in words))
+        return answer.code, re.sub(r"\d+ s ago", "AGO", answer.out)
+
+    before = {name: read(words) for name, words in READING.items()}
+    assert all(code == 0 for code, _ in before.values())
+    for name, words in READING.items():
+        pack()
+        assert read(words) == before[name], name
+        assert (jobs / relaxed).exists() == (name in BRING_BACK), name
+    pack()
+    got = cli("files", relaxed, "--get", tmp_path / "got")
+    assert got.code == 0, got.err
+    work = jobs / relaxed / "1.work"
+    there = {path for path in work.rglob("*") if path.is_file() and not path.is_symlink()}
+    assert {path.read_bytes() for path in there} == {
+        path.read_bytes() for path in (tmp_path / "got").rglob("*") if path.is_file()
+    }
+    pack()
+    assert cli("export", tmp_path / "table.csv", relaxed).code == 0
+    assert "-0.0" in (tmp_path / "table.csv").read_text()
+    assert cli("export", "--archive", tmp_path / "jobs.zip", relaxed).code == 0
+    assert cli("export", "--inputs", tmp_path / "inputs", relaxed).code == 0
+    assert cli("du").lines[-1].endswith("all, 1 packed")
+    assert not (jobs / relaxed).exists()
+    ran = cli("run", "emt.core.static_job", f"job:{relaxed}", "--json")
+    assert ran.json["result"]["energy_ev"] is not None
+    pack()
+    with in_process() as client:
+        (again,) = client.retry(relaxed)
+        assert again.result(60)["results"]["energy"] is not None
+    pack()
+    pruned = cli("prune", relaxed, "--yes", "--json")
+    assert [job["job_id"] for job in pruned.json["jobs"]] == [relaxed]
+    assert pruned.json["jobs"][0]["size"] > 0
+    assert f"the run directory of job {relaxed} was removed" in cli("result", relaxed).err
+    with in_process() as client:  # another home imports what was packed here
+        assert client.import_archive(tmp_path / "jobs.zip")["known"] == [relaxed]
+
+
+def test_the_page_downloads_files_of_packed_jobs(here):
+    pytest.importorskip("crystalmath_web.app", reason="crystalmath-web is not installed")
+    from web.conftest import Page
+
+    job_id = here.make({"s/OUTCAR": 5000, "s/CONTCAR": 9})
+    here.call("jobs.pack")
+    with in_process() as client, Page(client) as page:
+        _, listed = page.call("jobs.files", {"job_id": job_id})
+        assert [file["file"] for file in listed["files"]] == ["s/CONTCAR", "s/OUTCAR"]
+        here.call("jobs.pack")  # it may be packed again between two parts
+        asked = {"job_id": job_id, "file": "s/OUTCAR", "max_bytes": 3000}
+        _, first = page.call("jobs.file", asked)
+        here.call("jobs.pack")
+        _, rest = page.call("jobs.file", {**asked, "offset": first["offset"], "sha256": True})
+        assert (first["size"], rest["offset"]) == (5000, 5000)
+        data = base64.b64decode(first["data"]) + base64.b64decode(rest["data"])
+        assert hashlib.sha256(data).hexdigest() == rest["sha256"]
+        _, result = page.call("jobs.result", {"job_id": job_id})
+        assert result["result"]["energy"] == -1.5
+
+
+def test_path_brings_a_flow_back_with_its_steps(here, cli):
+    flow = here.make({"a": 1}, stage="steps")
+    parent = {"job_id": flow, "role": "flow", "step": "relax_job#0"}
+    step = here.make({"s/CONTCAR": 9}, parents=[parent])
+    RunDirectory(here.jobs / flow).link_steps({"01-relax": f"../../{step}/1.work"})
+    assert len(here.call("jobs.pack")["job_ids"]) == 2
+    for _ in range(2):  # the second time only the step is packed
+        path = cli("path", flow)
+        assert (path.code, path.out) == (0, f"{here.jobs}/{flow}/steps\n")
+        assert (here.jobs / flow / "steps/01-relax/s/CONTCAR").stat().st_size == 9
+        here.call("jobs.pack", job_ids=[step])
 
 
 def test_commands(here, cli):

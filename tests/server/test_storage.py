@@ -405,7 +405,7 @@ def test_prune_says_what_the_steps_of_a_flow_keep(here, cli):
 def test_the_lines_of_the_page(here, cli):
     job_id = here.make(VASP, ended_s=40 * DAY)
     page = Path(__file__).parents[2] / "docs/command-line.md"
-    commands = ("crystalmath files ", "crystalmath du ", "crystalmath prune ")
+    commands = ("crystalmath files ", "crystalmath du ", "crystalmath pack ", "crystalmath prune ")
     lines = [each for each in page.read_text("utf-8").splitlines() if each.startswith(commands)]
     assert len(lines) == len(commands)
     for line in lines:

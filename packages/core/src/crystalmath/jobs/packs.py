@@ -63,6 +63,8 @@ CREATE TABLE pieces (
 _PIECE = 2**20
 #: The largest preset dictionary that zlib uses, in bytes.
 _MOST_BASE = 2**15
+#: How much of a larger piece shows whether it can be compressed, in bytes.
+_SAMPLE = 2**15
 #: The length of a line of an index, and of a job id in it.
 _LINE, _ID = 38, 36
 _LIVE, _GONE = b" \n", b"-\n"
@@ -598,8 +600,10 @@ class Writer:
         # Files of one name are alike: the first one is the dictionary of the others.
         kind = _NUMBER.sub("", name.rstrip("/").rpartition("/")[2])
         base, content = self._bases.get(kind, (None, b""))
-        packer = zlib.compressobj() if base is None else zlib.compressobj(zdict=content)
-        data = packer.compress(chunk) + packer.flush()
+        data = chunk
+        if not _is_dense(chunk):
+            packer = zlib.compressobj() if base is None else zlib.compressobj(zdict=content)
+            data = packer.compress(chunk) + packer.flush()
         if len(data) >= len(chunk):
             base, data = None, chunk
         if kind not in self._bases and 0 < len(chunk) <= _MOST_BASE:
@@ -637,6 +641,12 @@ class Writer:
             self._file.close()
         with contextlib.suppress(FileNotFoundError):
             os.unlink(self._part)
+
+
+def _is_dense(chunk: bytes) -> bool:
+    """Return whether large content, such as that of a .gz file, is hardly compressible."""
+    sample = chunk[:_SAMPLE]
+    return len(chunk) > _SAMPLE and len(zlib.compress(sample, 1)) > 0.95 * _SAMPLE
 
 
 def contents_of(
