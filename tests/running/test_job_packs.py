@@ -19,7 +19,7 @@ from crystalmath.jobs import packs
 from crystalmath.jobs.rundir import RunDirectory
 from crystalmath.jobs.worktree import at_once
 from crystalmath.quacc.store import JobStore
-from crystalmath.running import job_packs
+from crystalmath.running import job_packs, pruning
 from crystalmath.running.job_packs import pack_old
 from crystalmath.running.rebuild import rebuild
 from server.written_home import VASP, Home
@@ -544,6 +544,43 @@ def test_path_brings_a_flow_back_with_its_steps(here, cli):
         assert (path.code, path.out) == (0, f"{here.jobs}/{flow}/steps\n")
         assert (here.jobs / flow / "steps/01-relax/s/CONTCAR").stat().st_size == 9
         here.call("jobs.pack", job_ids=[step])
+    other = here.make({"a": 1}, parents=[{**parent, "step": "static_job#0"}])
+    links = here.jobs / flow / "steps"
+    (links / "02-static").symlink_to(f"../../{other}/1.work")
+    here.call("jobs.prune", job_ids=[other])
+    assert [link.name for link in links.iterdir()] == ["01-relax"]
+
+
+def test_a_job_that_is_packed_while_it_is_pruned_is_gone(here, monkeypatch):
+    job_id = here.make(VASP)
+    remove = pruning.remove_from_packs
+
+    def and_pack(directory, job_ids):
+        remove(directory, job_ids)
+        packed.extend(here.call("jobs.pack")["job_ids"])
+
+    packed = []
+    monkeypatch.setattr(pruning, "remove_from_packs", and_pack)
+    assert len(here.call("jobs.prune", job_ids=[job_id])["jobs"]) == 1
+    assert packed == [job_id]
+    assert packs.packs_of(str(here.jobs)).ids() == set()
+    assert here.call("jobs.status", job_id=job_id)["removed"] == "all"
+
+
+def test_a_reader_may_name_the_folder_to_which_a_link_leads(tmp_path, home):
+    (home / "config.toml").write_text(f'[storage]\nruns = "{tmp_path}"\n')
+    here = Home(home)
+    read, packed = here.make(VASP), here.make(VASP)
+    place = here.jobs.resolve()
+    assert place.parent == tmp_path
+    here.make(
+        state="pending",
+        specification=f'{{}}\n{{"atoms": null, "parameters": {{"prev_dir": "{place}/{read}/s"}}}}',
+    )
+    assert here.call("jobs.pack")["job_ids"] == [packed]
+    here.service.unpack_named(f'"{place}/{packed}/1.work"')
+    assert names(here) >= {read, packed}
+    here.close()
 
 
 def test_commands(here, cli):

@@ -350,7 +350,7 @@ class _Pieces(io.RawIOBase):
     def __init__(self, path: str, pack: sqlite3.Connection, pieces: list[tuple[int, int]]) -> None:
         self._path, self._pack = path, pack
         self._numbers = [number for number, _ in pieces]
-        #: Where each piece ends, in bytes.
+        #: The end of each piece, in bytes.
         self._ends = list(itertools.accumulate(size for _, size in pieces))
         self._position = 0
         self._present: tuple[int, bytes] = (-1, b"")

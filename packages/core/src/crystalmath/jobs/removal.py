@@ -19,6 +19,7 @@ from attrs import frozen
 from crystalmath.errors import BadFile, CrystalMathError
 from crystalmath.jobs.documents import PACKS
 from crystalmath.jobs.potcars import is_potcar, replace_potcar
+from crystalmath.jobs.rundir import RunDirectory
 from crystalmath.jobs.worktree import files_below
 
 if TYPE_CHECKING:
@@ -69,10 +70,11 @@ def move_aside(directory: Path) -> Path | None:
 
 
 def remove_dangling(folder: Path) -> None:
-    """Remove the broken links in a folder."""
+    """Remove the links in a folder that lead to no work directory, packed or not."""
     with contextlib.suppress(OSError):
         for link in folder.iterdir():
-            if not link.exists():
+            work = Path(os.path.normpath(folder / link.readlink()))
+            if not link.exists() and not RunDirectory(work.parent).is_packed():
                 link.unlink()
 
 

@@ -102,7 +102,7 @@ class RunDirectory:
 
     def is_gone(self) -> bool:
         """Return whether the directory was removed; `OSError` while its parent cannot be read."""
-        if _is_there(self.path) or (self._has_packs() and self._find_pack()):
+        if _is_there(self.path) or self.is_packed():
             return False
         if _is_there(self.path):  # it has just been unpacked
             return False
@@ -172,7 +172,7 @@ class RunDirectory:
 
     def cancel_requested(self) -> bool:
         """Return whether a cancel was requested."""
-        return os.path.exists(self.file("cancel")) or self._is_packed("cancel")
+        return os.path.exists(self.file("cancel")) or self._has_packed("cancel")
 
     def claim(self, attempt: int, identity: IdentityFile) -> bool:
         """Claim an attempt; ``False`` if another process was first."""
@@ -441,7 +441,7 @@ class RunDirectory:
     def decided(self, attempt: int) -> bool:
         """Return whether the attempt has an outcome."""
         name = f"{attempt}.outcome"
-        return os.path.exists(self.file(name)) or self._is_packed(name)
+        return os.path.exists(self.file(name)) or self._has_packed(name)
 
     def outcome(self, attempt: int) -> dict[str, Any] | None:
         """Read the header of an outcome, without its result; `BadFile` if a part is missing."""
@@ -515,6 +515,15 @@ class RunDirectory:
             file.close()
             raise
 
+    def is_packed(self) -> bool:
+        """Return whether the directory is in a pack, and not in its place."""
+        if not self._has_packs() or os.path.isdir(self.path):
+            return False
+        from crystalmath.jobs.packs import packs_of
+
+        jobs, job_id = self._place()
+        return packs_of(jobs).find(job_id) is not None
+
     # Files of packed jobs. A directory in its place goes before a pack, and only while there are
     # packs beside it anything else is looked at.
 
@@ -539,19 +548,13 @@ class RunDirectory:
         with self._open(name) as file:
             return read_header(file.readline(), self.file(name)), file.read()
 
-    def _is_packed(self, name: str) -> bool:
+    def _has_packed(self, name: str) -> bool:
         """Return whether a pack has a file of the job, or has just had it."""
         if not self._has_packs():
             return False
         if (file := self._open_packed(name)) is not None:
             file.close()
         return file is not None or os.path.exists(self.file(name))
-
-    def _find_pack(self) -> str | None:
-        from crystalmath.jobs.packs import packs_of
-
-        jobs, job_id = self._place()
-        return packs_of(jobs).find(job_id)
 
     def _place(self) -> tuple[str, str]:
         jobs, _, job_id = self.path.rpartition("/")

@@ -39,7 +39,7 @@ if TYPE_CHECKING:
 
 
 #: A place in the run directory of a job.
-_NAMED = re.compile(r"jobs/([0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12})", re.ASCII)
+_NAMED = re.compile(r"/([0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12})", re.ASCII)
 
 
 class Records(Protocol):

@@ -19,7 +19,7 @@ from crystalmath.errors import (
     StoreError,
     UnknownJob,
 )
-from crystalmath.jobs.packs import remove_from_packs, unpack
+from crystalmath.jobs.packs import in_place, remove_from_packs
 from crystalmath.jobs.removal import (
     Use,
     finish_removals,
@@ -217,8 +217,9 @@ def readers_of(recorder: Recorder, directory: Path, jobs: Sequence[JobMetadata])
 
 def _used_by(recorder: Recorder, directory: Path) -> dict[str, str]:
     """Return the jobs whose files unfinished jobs will read, each with one of these readers."""
-    place = f"{directory.name}/"
-    named = re.compile(re.escape(place) + _JOB_ID, re.ASCII)
+    # Some programs name the folder to which a link leads ([storage] runs).
+    places = {f"{directory.name}/", f"{directory.resolve().name}/"}
+    named = re.compile(f"(?:{'|'.join(map(re.escape, places))}){_JOB_ID}", re.ASCII)
     taken: dict[str, str] = {}
     for reader, specification in recorder.store.mentioning('"repeats": "'):
         if flow := json.loads(specification.partition("\n")[0]).get("flow"):
@@ -226,6 +227,7 @@ def _used_by(recorder: Recorder, directory: Path) -> dict[str, str]:
             taken |= dict.fromkeys([flow["repeats"], *steps], reader)
     return taken | {
         job_id: reader
+        for place in places
         for reader, specification in recorder.store.mentioning(place)
         for job_id in named.findall(specification)
     }
@@ -276,6 +278,7 @@ def _remove(
         # Recorded last, as a full disk has room only now. After an interruption, the jobs whose
         # directories are gone can be chosen again.
         if gone := [job.job_id for job, _ in removed]:
+            remove_from_packs(str(directory), gone)  # some may have been packed meanwhile
             recorder.note_removed(gone, "all", "run directory removed")
         flows = {of_flow[0] for job, _ in removed if (of_flow := step_of(job.parents))}
         # Retries of these flows may have links to the removed steps.
@@ -293,8 +296,8 @@ def _remove_heavy(
     noted = _note_heavy(recorder, job_ids)
     for job, use in meant:
         try:
-            unpack(str(directory), job.job_id)
-            yield from remove_heavy(directory / job.job_id)
+            with in_place(str(directory), job.job_id):
+                yield from remove_heavy(directory / job.job_id)
         except CrystalMathError as error:
             pruned.left.append((job.job_id, error))
         else:
