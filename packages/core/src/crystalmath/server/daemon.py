@@ -257,7 +257,7 @@ class Server:
             with _logged(logging.WARNING, "cannot pack ended jobs"):
                 work = self.service.pack_old(after_s)
                 if count := await in_slices("packing", work, rest_s=PACK_REST_S):
-                    _LOG.info("packed %d jobs", count)
+                    _LOG.info("jobs packed: %d", count)
             self._packs = False
 
     async def _listen_on(self, listener: socket.socket) -> asyncio.Server:
