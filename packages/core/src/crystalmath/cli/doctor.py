@@ -205,10 +205,8 @@ def _packs(config: Config) -> Check:
 
     sizes = packs_of(os.fspath(config.jobs_directory)).sizes()
     jobs, packs = sum(count for count, _ in sizes), output.counted(len(sizes), "pack")
-    size = output.size(sum(size for _, size in sizes))
-    return Check(
-        "packs", "ok", f"{output.counted(jobs)} in {packs} with {size}" if jobs else "none"
-    )
+    message = f"{output.counted(jobs)} in {packs} with {output.size(sum(n for _, n in sizes))}"
+    return Check("packs", "ok", message if jobs else "none")
 
 
 def _outcomes(config: Config) -> Check:
