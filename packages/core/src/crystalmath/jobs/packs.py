@@ -126,6 +126,11 @@ class Packs:
             self._look()
             return {name: [*_live(self._known[name][1])] for name in sorted(self._known)}
 
+    def members(self, name: str) -> list[str]:
+        """Return the jobs of a pack, from its index as it is now."""
+        with self._lock:
+            return [*_live(self._load(name)[1])]
+
     def sizes(self) -> list[tuple[int, int]]:
         """Return the number of jobs in each pack, and its size in bytes."""
         return [
@@ -213,7 +218,6 @@ class Packs:
             self._look()
             known = {name: lines for name, (_, lines) in self._known.items()}
         for name, lines in known.items():
-            # At 100,000 packed jobs this is ten times as fast as to read their ids.
             if not (there := wanted.intersection(lines.splitlines(keepends=True))):
                 continue
             index = f"{self.folder}/{name}{_INDEX}"
@@ -222,8 +226,10 @@ class Packs:
             with open(index, "r+b", buffering=0) as file:
                 now = file.read()
                 for line in there:
-                    os.pwrite(file.fileno(), _GONE[:1], now.index(line) + _ID)
+                    os.pwrite(file.fileno(), _GONE[:1], now.index(line[:_ID]) + _ID)
                 os.fdatasync(file.fileno())
+            with self._lock:
+                self._load(name)  # the time of the file may be the same
 
     def write_index(self, name: str, job_ids: Iterable[str], gone: Collection[str] = ()) -> None:
         """Write or replace the index of a pack, durably."""
@@ -629,8 +635,7 @@ class Writer:
 
         `kept` are the jobs that a replaced pack has now; those that are gone since stay gone.
         """
-        before = self._packs.packs().get(self.name, [])
-        gone = set(kept).difference(before)
+        gone = set(kept).difference(self._packs.members(self.name) if kept else ())
         os.replace(self._part, self._packs.path(self.name))
         to_disk(self._packs.folder)
         self._packs.write_index(self.name, self.job_ids, gone)
@@ -827,7 +832,7 @@ def _extract(path: str, job_id: str, directory: str, *, durable: bool) -> None:
     for folder, mode in reversed(folders):
         if durable:
             to_disk(folder)
-        os.chmod(folder, mode)
+        os.chmod(folder, mode if durable else mode | 0o700)  # a copy is removed again
 
 
 # --- after a kill ---------------------------------------------------------------------------------
