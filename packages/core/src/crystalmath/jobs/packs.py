@@ -4,8 +4,8 @@
 and ``pieces`` has the contents. A piece is stored as it is if its data have its size, else as a
 zlib stream, with the content of the piece ``base`` as preset dictionary where that is not null.
 
-``NAME.index`` has a line of 38 bytes for each job that is in the pack: its id, a space, or ``-``
-once the job was unpacked or removed. A pack without an index has all of its jobs.
+``NAME.index`` has a line of 38 bytes for each job that is in the pack, sorted: its id, a space, or
+``-`` once the job was unpacked or removed. A pack without an index has all of its jobs.
 
 A run directory in its place goes before a pack. So a job is packed in this order: the pack is
 written aside and synced, renamed, its index written, and then the directory removed.
@@ -149,12 +149,12 @@ class Packs:
 
     def _hit(self, line: bytes) -> str | None:
         for name, (_, lines) in list(self._known.items()):
-            if (at := lines.find(line)) >= 0:
+            if (at := _place(lines, line)) >= 0:
                 # The index may have changed since: only ids that are gone from it, or other places.
                 now = self._line(name, at)
                 if now is not None and now[:_ID] != line:
                     now_there = self._load(name)[1]
-                    at = now_there.find(line)
+                    at = _place(now_there, line)
                     now = now_there[at : at + _LINE] if at >= 0 else None
                 if now == line + _LIVE:
                     self._known.move_to_end(name, last=False)
@@ -250,7 +250,17 @@ class Packs:
 
 
 def _lines(job_ids: Iterable[str], gone: Collection[str] = ()) -> bytes:
-    return b"".join(_line(one, _GONE if one in gone else _LIVE) for one in job_ids)
+    return b"".join(_line(one, _GONE if one in gone else _LIVE) for one in sorted(job_ids))
+
+
+def _place(lines: bytes, job_id: bytes) -> int:
+    """Return where the line of a job begins; -1 if there is none."""
+    numbers = range(len(lines) // _LINE)
+    found_at = bisect.bisect_left(
+        numbers, job_id, key=lambda number: lines[number * _LINE : number * _LINE + _ID]
+    )
+    at = found_at * _LINE
+    return at if lines[at : at + _ID] == job_id else -1
 
 
 def _line(job_id: str, end: bytes = _LIVE) -> bytes:
