@@ -213,20 +213,20 @@ class Packs:
 
     def discard(self, job_ids: Collection[str]) -> None:
         """Mark jobs as gone from all packs, durably; the caller holds :func:`changing`."""
-        wanted = {_line(job_id) for job_id in job_ids}
         with self._lock:
             self._look()
             known = {name: lines for name, (_, lines) in self._known.items()}
         for name, lines in known.items():
-            if not (there := wanted.intersection(lines.splitlines(keepends=True))):
+            places = [_place(lines, job_id.encode()) for job_id in job_ids]
+            ends = [at + _ID for at in places if lines[at + _ID : at + _LINE] == _LIVE and at >= 0]
+            if not ends:
                 continue
             index = f"{self.folder}/{name}{_INDEX}"
             if not os.path.exists(index):
                 self.write_index(name, _live(lines))
             with open(index, "r+b", buffering=0) as file:
-                now = file.read()
-                for line in there:
-                    os.pwrite(file.fileno(), _GONE[:1], now.index(line[:_ID]) + _ID)
+                for end in ends:
+                    os.pwrite(file.fileno(), _GONE[:1], end)
                 os.fdatasync(file.fileno())
             with self._lock:
                 self._load(name)  # the time of the file may be the same
@@ -250,7 +250,7 @@ class Packs:
 
 
 def _lines(job_ids: Iterable[str], gone: Collection[str] = ()) -> bytes:
-    return b"".join(_line(one, _GONE if one in gone else _LIVE) for one in sorted(job_ids))
+    return b"".join(one.encode() + (_GONE if one in gone else _LIVE) for one in sorted(job_ids))
 
 
 def _place(lines: bytes, job_id: bytes) -> int:
@@ -261,10 +261,6 @@ def _place(lines: bytes, job_id: bytes) -> int:
     )
     at = found_at * _LINE
     return at if lines[at : at + _ID] == job_id else -1
-
-
-def _line(job_id: str, end: bytes = _LIVE) -> bytes:
-    return job_id.encode() + end
 
 
 def _live(lines: bytes) -> Iterator[str]:
