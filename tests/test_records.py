@@ -181,7 +181,7 @@ def test_filters_are_declared_once():
         "superseded",
     }
     only_inside = StoreSelection.__annotations__.keys() - Selection.__annotations__
-    assert only_inside == {"seen", "errors", "owner"}
+    assert only_inside == {"seen", "errors", "owner", "ended_before", "pruned"}
     filters = METHODS["jobs.list"].params["properties"].items()
     schemas = METHODS["jobs.summary"].params["properties"]
     assert dict(filters) | schemas == dict(filters)

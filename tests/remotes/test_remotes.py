@@ -125,6 +125,37 @@ def test_files_are_brought_over(hawk, there, tmp_path):
     assert there("files", job_id, "--get", "x", "--attempt", "1").code == 2
 
 
+def test_packed_jobs_are_read_from_afar(hawk, there, tmp_path):
+    source = tmp_path / "result.txt"
+    source.write_text("here\n")
+    answer = there("run", "lab_recipes.copied", AL, "--param", f"path={source}", "--json")
+    job_id = answer.json["job_id"]
+    place = hawk.home / "jobs" / job_id
+    result = there("result", job_id, "--json").json
+
+    def pack():
+        assert there("pack", job_id).out == "1 job packed\n"
+        assert not place.exists()
+
+    pack()
+    assert there("result", job_id, "--json").json == result
+    assert there("list", "--json").json["jobs"][0]["removed"] is None
+    archive = tmp_path / "jobs.zip"
+    assert there("export", "--archive", archive, job_id, "--json").json["left_out"] == []
+    assert not place.exists()
+    with zipfile.ZipFile(archive) as written:
+        assert written.read(f"{job_id}/files/1.work/result.txt") == b"here\n"
+    answer = there("files", job_id, "--get", tmp_path / "out", "--json")
+    assert (tmp_path / "out/result.txt").read_text() == "here\n"
+    pack()
+    assert there("logs", job_id, "result.txt").out == "here\n"
+    pack()
+    assert there("path", job_id).out == f"hawk:{place}/1.work\n"
+    assert place.exists()
+    pack()
+    assert there("unpack").out == "1 job unpacked\n"
+
+
 def test_archives_are_carried_both_ways(two, typed, tmp_path):
     archive = tmp_path / "jobs.zip"
     job_id = typed("hawk", "submit", "lab_recipes.value", AL, "--label", "set=archive").out.strip()

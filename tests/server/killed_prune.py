@@ -119,4 +119,5 @@ def main(root):
     sys.stdout.write(str(moments))
 
 
-main(Path(sys.argv[1]))
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))

@@ -68,6 +68,7 @@ def test_usage_is_told_in_all_and_by_state_recipe_and_label(here):
         "files": 0,
         "size": 0,
         "heavy_size": 0,
+        "packed": 0,
     }
 
 
@@ -290,6 +291,15 @@ def test_whoever_is_killed_loses_no_record_and_can_do_it_again(home):
     assert int(done.stdout) > 10  # so many moments
 
 
+def test_whoever_is_killed_while_it_packs_loses_and_doubles_nothing(home):
+    script = Path(__file__).with_name("killed_pack.py")
+    done = subprocess.run(
+        [sys.executable, script, home], capture_output=True, text=True, check=False, timeout=900
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    assert int(done.stdout) > 50  # so many moments
+
+
 def test_a_directory_that_was_removed_by_hand_is_gone(here, cli):
     job_id, kept = here.make(VASP), here.make(VASP)
     assert here.call("jobs.status", job_id=job_id)["removed"] is None
@@ -395,7 +405,7 @@ def test_prune_says_what_the_steps_of_a_flow_keep(here, cli):
 def test_the_lines_of_the_page(here, cli):
     job_id = here.make(VASP, ended_s=40 * DAY)
     page = Path(__file__).parents[2] / "docs/command-line.md"
-    commands = ("crystalmath files ", "crystalmath du ", "crystalmath prune ")
+    commands = ("crystalmath files ", "crystalmath du ", "crystalmath pack ", "crystalmath prune ")
     lines = [each for each in page.read_text("utf-8").splitlines() if each.startswith(commands)]
     assert len(lines) == len(commands)
     for line in lines:

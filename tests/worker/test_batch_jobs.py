@@ -9,7 +9,9 @@ from ase.build import bulk
 import conftest
 from crystalmath import config
 from crystalmath.jobs.rundir import RunDirectory
+from crystalmath.jobs.worktree import at_once
 from crystalmath.models import JobState, Submission
+from crystalmath.running.pruning import Choice
 from crystalmath.service import JobService
 
 pytestmark = pytest.mark.processes
@@ -100,6 +102,20 @@ def test_jobs_that_wait_together_are_computed_by_few_calls(service, notes, engin
     assert sorted(sum(many, one)) == list(range(COUNT))
     assert len(many) + len(one) <= 4
     assert service.job(jobs[-1]).summary["batch"] == len(many[-1])
+
+
+def test_jobs_of_one_call_are_packed_and_unpacked_each_by_itself(service, notes):
+    jobs = submit(service, submissions(notes))
+    ended(service, jobs)
+    summaries = [service.job(job_id).summary for job_id in jobs]
+    assert sorted(at_once(service.pack(Choice())).job_ids) == sorted(jobs)
+    right(service, jobs)
+    unpacked = at_once(service.unpack(Choice(job_ids=jobs[::2]))).job_ids
+    assert sorted(unpacked) == sorted(jobs[::2])
+    right(service, jobs)
+    assert [service.job(job_id).summary for job_id in jobs] == summaries
+    for job_id in jobs:
+        RunDirectory(service.config.jobs_directory / job_id).check_outcome(1)
 
 
 def test_one_job_alone_is_computed_by_its_recipe(service, notes):

@@ -89,7 +89,7 @@ _WORDS: dict[Any, str] = {
 _SHAPE: dict[str, Any] = {
     "engine": str,
     "database_url": str,
-    "storage": {"database": str, "runs": str, "network": bool},
+    "storage": {"database": str, "runs": str, "network": bool, "pack_after": str},
     "strict": bool,
     "recipes": {"allow": list, "fresh": list},
     "environment": {"forward": list, "set": {_ANY: str}},
@@ -167,6 +167,7 @@ class Config:
     engine: str | None = None
     database_url: str = field(repr=False)
     network: bool | None = None
+    pack_after_s: float | None = None
     recipes_allow: tuple[str, ...] = ()
     recipes_fresh: tuple[str, ...] = ()
     forward: tuple[str, ...] = DEFAULT_FORWARD
@@ -252,6 +253,7 @@ def load(environ: Mapping[str, str] = os.environ) -> Config:
         engine=environ.get("CRYSTALMATH_ENGINE") or table.get("engine"),
         database_url=url_of_home(url, root),
         network=storage.get("network"),
+        pack_after_s=_pack_after(storage, root / "config.toml"),
         recipes_allow=tuple(dict.fromkeys(allow)),
         recipes_fresh=tuple(table.get("recipes", {}).get("fresh", [])),
         forward=tuple(table.get("environment", {}).get("forward", DEFAULT_FORWARD)),
@@ -299,13 +301,22 @@ def _clusters(tables: Mapping[str, Any], path: Path) -> dict[str, Cluster]:
 
 
 def _walltime(table: Mapping[str, str], path: Path) -> float | None:
-    if (text := table.get("walltime")) is None:
+    wanted = 'a time above zero with its unit, as "12:00:00" or "2h"'
+    return _timespan(table.get("walltime"), f"{path}: defaults.walltime must be {wanted}")
+
+
+def _pack_after(table: Mapping[str, Any], path: Path) -> float | None:
+    wanted = 'a time above zero with its unit, as "7d"'
+    return _timespan(table.get("pack_after"), f"{path}: storage.pack_after must be {wanted}")
+
+
+def _timespan(text: str | None, otherwise: str) -> float | None:
+    if text is None:
         return None
     from crystalmath.models.written import read_timespan
 
     if not (seconds := read_timespan(text)):
-        wanted = 'a time above zero with its unit, as "12:00:00" or "2h"'
-        raise ConfigError(f"{path}: defaults.walltime must be {wanted}, not {text!r}")
+        raise ConfigError(f"{otherwise}, not {text!r}")
     return seconds
 
 

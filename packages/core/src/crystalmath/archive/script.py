@@ -5,13 +5,13 @@ from __future__ import annotations
 import datetime as dt
 import json
 import shlex
+from contextlib import ExitStack
 from pathlib import Path
 from types import NoneType
 from typing import TYPE_CHECKING, Any
 
 from crystalmath.errors import InvalidJob
 from crystalmath.jobs import outdirs
-from crystalmath.jobs.rundir import RunDirectory
 from crystalmath.models.inputs import OUTDIR
 from crystalmath.models.job_notes import awaited
 from crystalmath.models.submission import merged
@@ -280,11 +280,12 @@ def written_by_job(service: JobService, job: JobMetadata) -> Generator[None, Non
     from crystalmath.preflight.step_inputs import written_inputs
 
     steps = [] if job.stage is None else service.some_jobs(service.step_ids(job.job_id))
-    works = [
-        RunDirectory(service.config.jobs_directory / each.job_id).work(each.attempt)
-        for each in (job, *steps)
-    ]
-    return (yield from written_inputs(works, programs()))
+    with ExitStack() as stack:
+        works = [
+            stack.enter_context(service.files(each.job_id, copied=True)).work(each.attempt)
+            for each in (job, *steps)
+        ]
+        return (yield from written_inputs(works, programs()))
 
 
 def asked_of_job(service: JobService, job: JobMetadata) -> Inputs:

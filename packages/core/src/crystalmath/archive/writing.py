@@ -14,6 +14,7 @@ import secrets
 import stat
 import zipfile
 import zlib
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from attrs import frozen
@@ -26,7 +27,6 @@ from crystalmath.models import JobState
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterator, Sequence
-    from pathlib import Path
 
     from crystalmath.quacc.store import JobMetadata
     from crystalmath.service.job_service import JobService
@@ -74,20 +74,21 @@ def write_archive(
             head = {"format": FORMAT, "jobs": [job.job_id for job in jobs]}
             archive.writestr(HEAD, json.dumps(head))
             for job in jobs:
-                directory = service.config.jobs_directory / job.job_id
                 record = _record(service, job)
-                lost = _lost_result(job, directory)
-                record["job"] |= {"removed": "gone"} if lost else {}
-                archive.writestr(f"{job.job_id}/{RECORD}", json.dumps(record))
-                files = lost or _written(archive, job.job_id, directory)
-                for name, why in files:
-                    count += why is None
-                    if why is not None:
-                        left_out.append(f"{job.job_id}/{name}: {why}")
-                    yield
-                has_begun = job.started_at is not None
-                if has_begun and job.removed is None and not directory.exists():
-                    left_out.append(f"{job.job_id}: its run directory was removed meanwhile")
+                with service.files(job.job_id, copied=True) as run:
+                    directory = Path(run.path)
+                    lost = _lost_result(job, directory)
+                    record["job"] |= {"removed": "gone"} if lost else {}
+                    archive.writestr(f"{job.job_id}/{RECORD}", json.dumps(record))
+                    files = lost or _written(archive, job.job_id, directory)
+                    for name, why in files:
+                        count += why is None
+                        if why is not None:
+                            left_out.append(f"{job.job_id}/{name}: {why}")
+                        yield
+                    has_begun = job.started_at is not None
+                    if has_begun and job.removed is None and not directory.exists():
+                        left_out.append(f"{job.job_id}: its run directory was removed meanwhile")
         _put_in_place(part, path)
     except FileExistsError as error:
         raise InvalidJob(f"{path} is there already, and is not overwritten") from error

@@ -169,6 +169,18 @@ COMMANDS = {
         " --older 30d --label project=alloys --keep-results --dry-run",
         {"jobs": [], "left": []},
     ),
+    "pack": _Listed(
+        "Put the run directories of ended jobs into packs.",
+        "files:pack",
+        " --older 30d --label project=alloys --dry-run",
+        {"job_ids": [], "left": []},
+    ),
+    "unpack": _Listed(
+        "Bring the run directories of packed jobs back.",
+        "files:unpack",
+        " 3f2a91c4",
+        {"job_ids": [], "left": []},
+    ),
     "retry": _Listed(
         "Run jobs again: by their ids, or all that match filters.",
         "retry",

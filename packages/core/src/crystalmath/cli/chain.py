@@ -83,7 +83,9 @@ def chain(
             {
                 **options,
                 "name": name if own is None else own if len(read) == 1 else f"{own}/{name}",
-                "key": _key(key, structure, before),
+                "key": None
+                if key is None or isinstance(structure, InvalidJob)
+                else own_key(key, structure, before),
             },
         )
         for name, structure in read
@@ -107,12 +109,6 @@ def chain(
     output.tell_alike(sorted(answers, key=lambda one: one.get("code") == NotSubmitted.code))
     tell_known(answers, options)
     return 1 if any(answer["job_id"] is None for answer in answers) else 0
-
-
-def _key(key: str | None, structure: Any, before: Counter[str]) -> str | None:
-    if key is None or isinstance(structure, InvalidJob):
-        return None
-    return own_key(key, structure, before)
 
 
 def parse_steps(texts: Sequence[str]) -> dict[str, tuple[str, dict[str, Any]]]:

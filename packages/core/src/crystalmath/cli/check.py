@@ -191,12 +191,7 @@ def inputs(
     if as_json:
         output.write_json(document(job_inputs, other))
         return 0
-    if other is not None:
-        show_differences(job_inputs, other)
-    elif not directory:
-        show(job_inputs)
-    for path in paths:
-        output.write(f"wrote {path}")
+    _show_inputs(job_inputs, other, paths)
     return 0
 
 

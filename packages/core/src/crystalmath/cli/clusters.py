@@ -66,19 +66,16 @@ def clusters(
     if action is None:
         return _list(as_json=as_json)
     if action not in {"init", "check"}:
-        hint = did_you_mean(action, ["init", "check"])
-        output.refuse(f"{action!r} is not known; {hint}")
+        output.refuse(f"{action!r} is not known; {did_you_mean(action, ['init', 'check'])}")
     if action == "check":
         if name is None:
             output.refuse("name the cluster: crystalmath clusters check NAME")
         checks = _checks(name, parse_walltime(timeout))
         return report(checks, as_json=as_json, cluster=name)
     if name is None:
-        names = "|".join(EXAMPLES)
-        output.refuse(f"name the example: crystalmath clusters init {names}")
+        output.refuse(f"name the example: crystalmath clusters init {'|'.join(EXAMPLES)}")
     if name not in EXAMPLES:
-        hint = did_you_mean(name, EXAMPLES)
-        output.refuse(f"there is no example {name!r}; {hint}")
+        output.refuse(f"there is no example {name!r}; {did_you_mean(name, EXAMPLES)}")
     return _init(name, as_json=as_json)
 
 
@@ -160,8 +157,7 @@ def _checks(name: str, timeout_s: float) -> Iterator[Check]:
     with Interrupts() as interrupts:
         submission = Submission(recipe=PROBE, atoms=None, cluster=name, name=f"check {name}")
         job = run_submission(submission, interrupts, timeout_s)
-    if interrupts.received is not None:
-        raise SystemExit(128 + interrupts.received)
+    interrupts.leave_if_asked()
     if not job.state.is_terminal():
         yield from checks
         yield _late(job, timeout_s)

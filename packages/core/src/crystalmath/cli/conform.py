@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from crystalmath.cli.shared import common_arguments, completion, output
-from crystalmath.cli.shared.parameter_options import parse_parameters, parse_walltime
+from crystalmath.cli.shared.parameter_options import of_option, parse_parameters, parse_walltime
 from crystalmath.errors import PluginError
 
 if TYPE_CHECKING:
@@ -169,10 +169,8 @@ def _require_testing() -> None:
 
 
 def _seconds(text: str | None, option: str) -> float | None:
-    try:
+    with of_option(option):
         return None if text is None else parse_walltime(text)
-    except typer.BadParameter as error:
-        output.refuse(error.message, option)
 
 
 def _subject(

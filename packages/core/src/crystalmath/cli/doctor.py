@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from crystalmath.cli.shared import common_arguments, completion, output
-from crystalmath.cli.shared.health import condition, report, server_checks
+from crystalmath.cli.shared.health import condition, job_rows, report, server_checks
 from crystalmath.engines import engine_checks
 from crystalmath.errors import CrystalMathError
 from crystalmath.models.cluster import Check
@@ -78,6 +78,7 @@ def _checks(*, run: bool, engine: str | None, again: bool, deep: bool) -> Iterat
         yield _guarded("rebuild", _rebuild, config)
     yield _guarded("database", _database, config)
     yield from _journals(config)
+    yield _guarded("packs", _packs, config)
     if deep:
         yield _guarded("outcomes", _outcomes, config)
     yield from _failures(config)
@@ -173,21 +174,18 @@ def _rebuild(config: Config) -> Check:
 
 
 def _database(config: Config) -> Check:
-    from crystalmath.quacc.store import JobStore
     from crystalmath.reading.current_jobs import directory_names
 
     count = sum(1 for _ in directory_names(config.jobs_directory))
-    remedy = "crystalmath doctor --rebuild records them again"
-    if not JobStore.exists(config.database_url) and count:
-        message = f"not there, and {config.jobs_directory} has {count} jobs"
-        return Check("database", "error", message, remedy)
-    if not JobStore.exists(config.database_url):
-        return Check("database", "ok", "not there yet; the first job makes it")
-    with JobStore(config.database_url, create=False, network=config.network) as store:
-        newest = store.list(limit=1)
+    with job_rows(config) as store:
+        newest = [] if store is None else store.list(limit=1)
         if count and not newest:
-            message = f"{store!r} is empty, and {config.jobs_directory} has {count} jobs"
+            what = "not there" if store is None else f"{store!r} is empty"
+            message = f"{what}, and {config.jobs_directory} has {output.counted(count)}"
+            remedy = "crystalmath doctor --rebuild records them again"
             return Check("database", "error", message, remedy)
+        if store is None:
+            return Check("database", "ok", "not there yet; the first job makes it")
         message = f"the last job is {output.age(newest[0].created_at)} old" if newest else "empty"
         return Check("database", "ok", f"{store!r}, {message}")
 
@@ -202,14 +200,20 @@ def _journals(config: Config) -> Iterator[Check]:
         yield Check("journals", "error", why + more, remedy)
 
 
+def _packs(config: Config) -> Check:
+    from crystalmath.jobs.packs import packs_of
+
+    sizes = packs_of(os.fspath(config.jobs_directory)).sizes()
+    jobs, packs = sum(count for count, _ in sizes), output.counted(len(sizes), "pack")
+    message = f"{output.counted(jobs)} in {packs} with {output.size(sum(n for _, n in sizes))}"
+    return Check("packs", "ok", message if jobs else "none")
+
+
 def _outcomes(config: Config) -> Check:
-    from crystalmath.quacc.store import JobStore
     from crystalmath.running.rebuild import damaged_outcomes
 
-    wrong: list[str] = []
-    if JobStore.exists(config.database_url):
-        with JobStore(config.database_url, create=False, network=config.network) as store:
-            wrong = damaged_outcomes(store, config.jobs_directory)
+    with job_rows(config) as store:
+        wrong = [] if store is None else damaged_outcomes(store, config.jobs_directory)
     if not wrong:
         return Check("outcomes", "ok", "each is as it was published")
     message = f"{len(wrong)} are not as they were published: {'; '.join(wrong[:5])}"
@@ -218,13 +222,9 @@ def _outcomes(config: Config) -> Check:
 
 
 def _failures(config: Config) -> Iterator[Check]:
-    from crystalmath.quacc.store import JobStore
-
     try:
-        if not JobStore.exists(config.database_url):
-            return
-        with JobStore(config.database_url, create=False, network=config.network) as store:
-            newest = store.failures(FAILURES)
+        with job_rows(config) as store:
+            newest = [] if store is None else store.failures(FAILURES)
     except CrystalMathError:
         return  # the check of the database reports it
     for failure in newest:
@@ -272,8 +272,7 @@ def _relax(engine: str | None) -> Check:
     submission = Submission(recipe=recipe, atoms=_aluminium(), engine=engine, name="doctor")
     with Interrupts() as interrupts:
         job = run_submission(submission, interrupts)
-    if interrupts.received is not None:
-        raise SystemExit(128 + interrupts.received)
+    interrupts.leave_if_asked()
     if job.state.value != "completed":
         see = f"see crystalmath result {job.job_id}"
         message = f"{job.engine}: {job.state.value}: {job.error}"

@@ -115,7 +115,7 @@ def export(
         return 0
     of_flows = "" if with_steps else " (of a flow, --steps writes the steps)"
     remark = f"; {left} without a geometry left out{of_flows}" if left else ""
-    output.note(f"{written} job{'s' if written != 1 else ''} written to {file}{remark}")
+    output.note(f"{output.counted(written)} written to {file}{remark}")
     return 0
 
 
@@ -166,7 +166,7 @@ def _archive(prefixes: Sequence[str], file: Path, filters: dict[str, Any], *, as
         return 0
     for each in left_out:
         output.note(f"left out {each}")
-    output.note(f"{count} job{'s' if count != 1 else ''} written to {file}")
+    output.note(f"{output.counted(count)} written to {file}")
     return 0
 
 
@@ -194,7 +194,7 @@ def import_jobs(
         return 0
     count, known = len(taken["job_ids"]), len(taken["known"])
     there = f"; {known} were here already" if known else ""
-    output.write(f"{count} job{'s' if count != 1 else ''} taken in{there}")
+    output.write(f"{output.counted(count)} taken in{there}")
     if without_key := taken["without_key"]:
         ids = ", ".join(job_id[:8] for job_id in without_key[:_NAMED])
         more = f" and {len(without_key) - _NAMED} more" if len(without_key) > _NAMED else ""

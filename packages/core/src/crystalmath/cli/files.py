@@ -1,8 +1,9 @@
-"""``crystalmath path``, ``files``, ``du`` and ``prune``: the files of jobs."""
+"""``crystalmath path``, ``files``, ``du``, ``prune``, ``pack`` and ``unpack``: files of jobs."""
 
 from __future__ import annotations
 
 import sys
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -18,20 +19,25 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
     from crystalmath.client import Client
-    from crystalmath.wire.answers import Pruned, PrunedJob
+    from crystalmath.wire.answers import LeftJob, PackedJobs, Pruned, PrunedJob
 
 
 def path(job_id: JobId, *, as_json: Json = False) -> int:
     """Print a job's work directory.
 
-    Works in every state of the job, and fails if the directory was removed. A flow has a folder of
-    links to the directories of its steps (03-static-Cu80), made as the steps end.
+    Works in every state of the job, and fails if the directory was removed. Packed jobs are brought
+    back, with the steps of a flow. A flow has a folder of links to the directories of its steps
+    (03-static-Cu80), made as the steps end.
     """
     with any_client() as client:
         job = client.job(client.find(job_id))
-    if said := job.without_files():
-        raise FilesRemoved(said)
-    place = str(output.work_dir({**job.document(), "result": None}))
+        if said := job.without_files():
+            raise FilesRemoved(said)
+        place = str(output.work_dir({**job.document(), "result": None}))
+        if job.state.is_terminal() and not Path(place).exists():
+            _tell_of_left(client.unpack([job.job_id])["left"])
+        if job.steps:
+            _tell_of_left(client.unpack(parent=job.job_id)["left"])
     if as_json:
         output.write_json({"job_id": job.job_id, "path": place})
     else:
@@ -99,7 +105,7 @@ def _get(
         output.write_json({"job_id": job_id, "directory": directory, "files": files})
     else:
         size = output.size(sum(one.size for one in here))
-        output.write(f"{len(here)} file{'s' * (len(here) != 1)} with {size} in {directory}")
+        output.write(f"{output.counted(len(here), 'file')} with {size} in {directory}")
     return 0
 
 
@@ -122,7 +128,8 @@ def du(*, filters: dict[str, Any], as_json: Json = False) -> int:
         *_use_rows(usage["recipes"], lambda one: output.short_recipe(one["recipe"])),
         *_use_rows(usage["labels"], lambda one: f"{one['label']}={one['value']}"),
     ]
-    rows = [*groups, _use_row("all", usage["total"])]
+    packed = usage["total"]["packed"]
+    rows = [*groups, _use_row(f"all{f', {packed} packed' * (packed > 0)}", usage["total"])]
     headers = ("SIZE", "HEAVY", "FILES", "JOBS", "")
     output.table(headers, rows, right=headers[:4], whole=headers[:4])
     return 0
@@ -142,6 +149,9 @@ def _use_row(name: str, use: Mapping[str, Any]) -> tuple[str, ...]:
 
 #: The most jobs that are shown, the largest first.
 _SHOWN = 20
+_Older = Annotated[
+    str | None, typer.Option(metavar="TIME", help="Only jobs that ended longer ago: 30d, 12h.")
+]
 
 
 @with_filters_but("steps", "all_tries")
@@ -149,10 +159,7 @@ def prune(
     job_ids: JobIds = None,
     *,
     filters: dict[str, Any],
-    older: Annotated[
-        str | None,
-        typer.Option(metavar="TIME", help="Only jobs that ended longer ago: 30d, 12h."),
-    ] = None,
+    older: _Older = None,
     larger: Annotated[
         str | None,
         typer.Option(metavar="SIZE", help="Only jobs with more to remove than this: 500MB, 2GB."),
@@ -196,9 +203,7 @@ def prune(
             answer = _remove(client, answer, keep_results=keep_results, yes=yes)
     if as_json:
         output.write_json({"jobs": answer["jobs"], "left": answer["left"]})
-    for job in answer["left"]:
-        output.note(f"{job['job_id'][:8]} stays: {job['error']}")
-    return 1 if answer["left"] else 0
+    return _tell_of_left(answer["left"])
 
 
 def _remove(client: Client, shown: Pruned, *, keep_results: bool, yes: bool) -> Pruned:
@@ -210,7 +215,7 @@ def _remove(client: Client, shown: Pruned, *, keep_results: bool, yes: bool) -> 
     done = client.prune(job_ids, keep_results=keep_results)
     if done["jobs"]:
         size = output.size(sum(job["size"] for job in done["jobs"]))
-        output.note(f"removed {size} of {_jobs(done['jobs'])}")
+        output.note(f"removed {size} of {output.counted(len(done['jobs']))}")
     return {**done, "left": [*shown["left"], *done["left"]]}
 
 
@@ -226,11 +231,10 @@ def _show(pruned: Pruned, *, keep_results: bool) -> None:
         output.write(f"and {len(jobs) - _SHOWN} smaller ones")
     what = "the heavy files" if keep_results else "the run directories"
     size = output.size(sum(job["size"] for job in jobs))
-    output.write(f"{what} of {_jobs(jobs)}: {size}")
+    output.write(f"{what} of {output.counted(len(jobs))}: {size}")
     if not keep_results and (completed := [job for job in jobs if job["status"] == "completed"]):
-        output.write(
-            f"with them go the results of {_jobs(completed)}, which --keep-results would keep"
-        )
+        lost = output.counted(len(completed))
+        output.write(f"with them go the results of {lost}, which --keep-results would keep")
 
 
 def _tell_of_steps(client: Client, named: Sequence[str], pruned: Pruned) -> None:
@@ -259,10 +263,6 @@ def _pruned_row(job: PrunedJob) -> tuple[str, ...]:
     )
 
 
-def _jobs(jobs: Sequence[Mapping[str, Any]]) -> str:
-    return f"{len(jobs)} job{'s' if len(jobs) != 1 else ''}"
-
-
 def _age(text: str | None) -> float | None:
     if text is None:
         return None
@@ -275,3 +275,48 @@ def _age(text: str | None) -> float | None:
             "--older",
         )
     return seconds
+
+
+@with_filters_but("steps", "all_tries")
+def pack(
+    job_ids: JobIds = None,
+    *,
+    filters: dict[str, Any],
+    older: _Older = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Count the jobs, pack none.")] = False,
+    as_json: Json = False,
+) -> int:
+    """Put the run directories of ended jobs into packs.
+
+    A pack is a file of up to 1000 jobs; all commands work on packed jobs as before. Without ids and
+    options all ended jobs are packed. Exits 1 if some chosen jobs stay as they are.
+    """
+    with any_client() as client:
+        wanted = [client.find(prefix) for prefix in job_ids] if job_ids else None
+        answer = client.pack(wanted, older_s=_age(older), dry_run=dry_run, **filters)
+    return _show_packed(answer, "would be packed" if dry_run else "packed", as_json=as_json)
+
+
+@with_filters_but("steps", "all_tries")
+def unpack(job_ids: JobIds = None, *, filters: dict[str, Any], as_json: Json = False) -> int:
+    """Bring the run directories of packed jobs back.
+
+    Without ids and options all are brought back. Exits 1 if some chosen jobs stay packed.
+    """
+    with any_client() as client:
+        wanted = [client.find(prefix) for prefix in job_ids] if job_ids else None
+        return _show_packed(client.unpack(wanted, **filters), "unpacked", as_json=as_json)
+
+
+def _show_packed(answer: PackedJobs, done: str, *, as_json: bool) -> int:
+    if as_json:
+        output.write_json({"job_ids": answer["job_ids"], "left": answer["left"]})
+    else:
+        output.write(f"{output.counted(len(answer['job_ids']))} {done}")
+    return _tell_of_left(answer["left"])
+
+
+def _tell_of_left(left: Sequence[LeftJob]) -> int:
+    for job in left:
+        output.note(f"{job['job_id'][:8]} stays: {job['error']}")
+    return 1 if left else 0

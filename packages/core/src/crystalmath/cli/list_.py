@@ -213,13 +213,8 @@ def _show(
 
 
 def _watch(wanted: Mapping[str, Any], limit: int, names: Sequence[str] | None) -> int:
-    try:
-        if sys.stdout.isatty():
-            _live(wanted, limit, names)
-        else:
-            _repeat(wanted, limit, names)
-    except KeyboardInterrupt:
-        return 0
+    with contextlib.suppress(KeyboardInterrupt):
+        (_live if sys.stdout.isatty() else _repeat)(wanted, limit, names)
     return 0
 
 

@@ -283,7 +283,6 @@ def _of_states(equations: EquationsOfState) -> list[Panel]:
     for number, state in enumerate(equations.states):
         cell = composition(state.formula)
         natoms = cell.natoms if cell else 1
-
         name = output.printable(state.name or state.formula)
         points = _of_an_atom(state.volumes_ang3, state.energies_ev, state.e0_ev, natoms)
         computed.append(Curve(name, *points, line=False))

@@ -133,14 +133,12 @@ def stop(
 
 def _unfinished() -> dict[str, str | None]:
     """Return the ids of cancelled, unfinished jobs, with the reasons why they have not ended."""
+    from crystalmath.cli.shared.health import job_rows
     from crystalmath.config import load
-    from crystalmath.quacc.store import JobStore
 
-    config = load()
-    if not JobStore.exists(config.database_url):
-        return {}
-    with JobStore(config.database_url, create=False, network=config.network) as store:
-        return {job.job_id: job.reason for job in store.unfinished() if job.cancel_requested_at}
+    with job_rows(load()) as store:
+        unfinished = [] if store is None else store.unfinished()
+    return {job.job_id: job.reason for job in unfinished if job.cancel_requested_at}
 
 
 def _ask(place: Place, *, cancel: bool) -> dict[str, Any] | None:

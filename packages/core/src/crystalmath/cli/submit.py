@@ -13,7 +13,7 @@ from attrs import evolve
 from crystalmath import server
 from crystalmath.cli.shared import output
 from crystalmath.cli.shared.common_arguments import Json, connected
-from crystalmath.cli.shared.parameter_options import parse_sweep, read_resource
+from crystalmath.cli.shared.parameter_options import parse_sweep, read_resource, source_of
 from crystalmath.cli.shared.structure_files import (
     PAIRS,
     Document,
@@ -299,12 +299,8 @@ def parse_resource_sweep(text: str, fixed: Iterable[str]) -> list[tuple[str, str
 
 
 def _parameters_of(recipe: str) -> frozenset[str]:
-    from crystalmath.config import load
-    from crystalmath.recipes.lookup import full_name, look_up
-
-    allow = load().recipes_allow
     try:
-        signature = look_up(full_name(recipe, allow), allow).signature
+        signature = source_of(recipe).signature
     except InvalidJob:
         return frozenset()  # the check of the job reports problems of the recipe
     return frozenset(signature.parameters if signature else ())

@@ -46,6 +46,7 @@ if TYPE_CHECKING:
         ImportedJobs,
         JobFiles,
         LogPart,
+        PackedJobs,
         Pruned,
         ServerStatus,
         Specification,
@@ -1081,7 +1082,40 @@ class Client:
         """
         options: dict[str, Any] = {"older_s": older_s, "larger": larger}
         options |= {"keep_results": keep_results, "dry_run": dry_run}
-        return storage.prune_jobs(self.ask, job_ids, filters, options)
+        return storage.in_pages(self.ask, server.JOBS_PRUNE, job_ids, filters, **options)
+
+    def pack(
+        self,
+        job_ids: JobsLike | None = None,
+        *,
+        older_s: float | None = None,
+        dry_run: bool = False,
+        **filters: Unpack[Filters],
+    ) -> PackedJobs:
+        """Put the run directories of ended jobs into packs, files of up to 1000 jobs.
+
+        Without ids, an age (in seconds) and filters all jobs that have ended are packed; else the
+        arguments select them as in :meth:`prune`. A dry run returns them, and changes nothing.
+
+        Returns
+        -------
+        dict
+            ``{"job_ids", "left"}``: the packed jobs, and those that stay, each with
+            ``{"job_id", "error", "code"}``.
+
+        Raises
+        ------
+        InvalidJob
+            The filters choose jobs that have not ended.
+        CrystalMathError
+            Another process packs jobs, or the disk has no room for a pack. Nothing is lost.
+        """
+        options = {"older_s": older_s, "dry_run": dry_run}
+        return storage.in_pages(self.ask, server.JOBS_PACK, job_ids, filters, **options)
+
+    def unpack(self, job_ids: JobsLike | None = None, **filters: Unpack[Filters]) -> PackedJobs:
+        """Bring the run directories of packed jobs back; arguments and answer as :meth:`pack`."""
+        return storage.in_pages(self.ask, server.JOBS_UNPACK, job_ids, filters)
 
     def archive(
         self,

@@ -18,7 +18,7 @@ from attrs import define, field
 
 from crystalmath import server
 from crystalmath.client.client_errors import ClientClosed, ConnectionLost, answered_error
-from crystalmath.client.transport import Caller
+from crystalmath.client.transport import Caller, parts
 from crystalmath.errors import CrystalMathError, ProtocolMismatch, ServerNotRunning
 from crystalmath.models import Job, JobChange, JobState
 from crystalmath.models.job_notes import awaited
@@ -75,8 +75,7 @@ class Backoff:
 
 def statuses(transport: Transport, job_ids: Sequence[str]) -> Iterator[Job | CrystalMathError]:
     """Yield the present state of jobs, in their order."""
-    for start in range(0, len(job_ids), MANY):
-        batch = list(job_ids[start : start + MANY])
+    for batch in parts(job_ids, MANY):
         answer = Caller(transport).ask(server.JOBS_STATUS_MANY, job_ids=batch)
         for document in answer["jobs"]:
             yield answered_error(document) if document.get("code") else Job.read(document)

@@ -8,14 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from crystalmath import server
 from crystalmath.client.client_errors import raise_answered
-from crystalmath.client.transport import (
-    chosen,
-    filters_document,
-    ids_of,
-    pages,
-    parts,
-    records,
-)
+from crystalmath.client.transport import chosen, filters_document, ids_of, pages, parts, records
 from crystalmath.errors import CrystalMathError, InvalidJob
 from crystalmath.models import Inputs, Job, Progress
 from crystalmath.models.filters import choosing
@@ -61,11 +54,7 @@ def selected_jobs(
     return (job for job in list_jobs(ask, every_job, sort=sort) if job.job_id in wanted)
 
 
-def ids_to_wait_for(
-    ask: server.Ask,
-    job_ids: JobsLike | None,
-    filters: Filters,
-) -> list[str]:
+def ids_to_wait_for(ask: server.Ask, job_ids: JobsLike | None, filters: Filters) -> list[str]:
     """Return the ids of jobs to wait for; `InvalidJob`: there are neither ids nor filters."""
     if job_ids is None and not choosing(filters_document(filters)):
         raise InvalidJob("nothing says which jobs to wait for; name them, or give filters")

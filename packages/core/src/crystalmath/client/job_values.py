@@ -106,7 +106,7 @@ class JobValues:
     # --- of its submission -------------------------------------------------------------------
 
     def submitted(self, name: str) -> Any:
-        """Return a label, else a parameter: ``opt_params.fmax`` (`KeyError` if it has neither).
+        """Return a label, else a parameter: ``opt_params.fmax`` (`InvalidJob` if it has neither).
 
         A label may be named as its column is, ``labels_encut``.
         """
@@ -118,7 +118,7 @@ class JobValues:
         value: Any = self._parameters
         for key in name.split("."):
             if not isinstance(value, Mapping) or key not in value:
-                raise KeyError(name)
+                raise InvalidJob(f"has neither a label nor a parameter {name!r}")
             value = value[key]
         return value
 
@@ -139,7 +139,7 @@ class JobValues:
             raise InvalidJob("has failed" if state is JobState.FAILED else f"is {state.value}")
         summary = self.job.summary or {}
         if name in _PER_ATOM:
-            return self._energy() / (summary.get("natoms") or len(self.atoms))
+            return self.computed("energy") / (summary.get("natoms") or len(self.atoms))
         kept = _SUMMARY.get(name, name)
         if kept in _SUMMARY.values():
             value = summary.get(kept)
@@ -147,9 +147,6 @@ class JobValues:
                 raise InvalidJob(f"its result has no {name}")
             return float(value)
         return self._field(name)
-
-    def _energy(self) -> float:
-        return self.computed("energy")
 
     def _field(self, path: str) -> float:
         value = _untagged(json.loads(self._result))
@@ -182,17 +179,12 @@ def differing(every: Sequence[JobValues]) -> list[str]:
 def suggestion(name: str, known: Iterable[str]) -> str:
     """Return the end of an error about an unknown name: the nearest one, and the known ones."""
     names = sorted(known)
-    near = nearest(name, names)
-    hint = f"; did you mean {near}?" if near else ""
+    near = difflib.get_close_matches(name, names, 1)
+    hint = f"; did you mean {near[0]}?" if near else ""
     if not names:
         return hint
     more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
     return f"{hint or ';'} there are {', '.join(names[:_SHOWN])}{more}"
-
-
-def nearest(name: str, known: Iterable[str]) -> str | None:
-    """Return the known name that is most like another, if one is similar."""
-    return next(iter(difflib.get_close_matches(name, list(known), 1)), None)
 
 
 def _dotted(values: Mapping[str, Any]) -> Iterable[tuple[str, Any]]:

@@ -3,43 +3,40 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from crystalmath import server
-from crystalmath.client.transport import LONG_S, chosen, filters_document, parts
+from crystalmath.client.transport import LONG_S, chosen, filters_document, requests
 from crystalmath.errors import InvalidJob
 
 if TYPE_CHECKING:
     import os
-    from collections.abc import Mapping
 
     from crystalmath.client.transport import JobsLike
     from crystalmath.models import Filters
-    from crystalmath.wire.answers import ArchivedJobs, ImportedJobs, Pruned
+    from crystalmath.wire.answers import ArchivedJobs, ImportedJobs
+
+_Page = TypeVar("_Page")
 
 
-def prune_jobs(
+def in_pages(
     ask: server.Ask,
+    method: server.Method[_Page],
     job_ids: JobsLike | None,
     filters: Filters,
-    options: Mapping[str, Any],
-) -> Pruned:
-    """Remove run directories, page by page; see :meth:`.Client.prune`."""
-    named = chosen(ask, job_ids, filters)
-    requests: list[dict[str, Any]] = [filters_document(filters)]
-    if named is not None:
-        requests = [{"job_ids": part} for part in parts(named) or [[]]]
-    pruned: Pruned = {"jobs": [], "left": [], "cursor": None, "error": None}
-    for request in requests:
-        has_more = True
-        while has_more:
-            cursor = pruned["cursor"]
-            page = ask(server.JOBS_PRUNE, timeout=LONG_S, **options, **request, cursor=cursor)
-            pruned["jobs"] += page["jobs"]
-            pruned["left"] += page["left"]
-            pruned["cursor"] = page["cursor"]
-            has_more = page["cursor"] is not None
-    return pruned
+    **options: Any,
+) -> _Page:
+    """Prune, pack or unpack jobs by several requests, and return their answers as one."""
+    every: Any = {}
+    for request in requests(chosen(ask, job_ids, filters), filters):
+        page: Any = {}
+        while not page or page["cursor"] is not None:
+            cursor = page.get("cursor")
+            page = ask(method, timeout=LONG_S, cursor=cursor, **options, **request)
+            lists = {name: one for name, one in page.items() if isinstance(one, list)}
+            every = page | {name: every.get(name, []) + one for name, one in lists.items()}
+    answer: _Page = every
+    return answer
 
 
 def write_archive(

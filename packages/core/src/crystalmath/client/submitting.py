@@ -10,7 +10,7 @@ from attrs import fields
 from crystalmath import server
 from crystalmath.client.client_errors import answered_error, raise_answered, warn_of
 from crystalmath.client.request import RecipeLike, Writer, ask_again, batched, keyed
-from crystalmath.client.transport import LONG_S, Caller, chosen, filters_document, parts
+from crystalmath.client.transport import LONG_S, Caller, chosen, parts, requests
 from crystalmath.errors import CrystalMathError, InvalidJob, did_you_mean
 from crystalmath.models import Finding, FlowCheck, Inputs, JobCheck, Submission
 from crystalmath.models.notebook import Findings, Jobs
@@ -250,13 +250,9 @@ def cancel_jobs(
 ) -> list[CancelledJob]:
     """Cancel jobs by their ids, or those that fit filters; see :meth:`.Client.cancel_many`."""
     options = {"with_successors": True} if with_successors else {}
-    named = chosen(ask, job_ids, filters)
-    if named is None:
-        which = filters_document(filters)
-        return [*ask(server.JOBS_CANCEL_MANY, timeout=LONG_S, **which, **options)["jobs"]]
     cancelled: list[CancelledJob] = []
-    for part in parts(named):
-        answer = ask(server.JOBS_CANCEL_MANY, timeout=LONG_S, job_ids=part, **options)
+    for which in requests(chosen(ask, job_ids, filters), filters):
+        answer = ask(server.JOBS_CANCEL_MANY, timeout=LONG_S, **which, **options)
         cancelled += answer["jobs"]
     return cancelled
 

@@ -6,6 +6,7 @@ import itertools
 import json
 import warnings
 from collections import defaultdict
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from attrs import field, frozen
@@ -112,7 +113,7 @@ def make_sweep(
 
     def point(values: JobValues) -> tuple[Any, float, Any]:
         value = values.computed(y)
-        return _submitted(values, x), value, None if by is None else _submitted(values, by)
+        return values.submitted(x), value, None if by is None else values.submitted(by)
 
     points, left_out = _taken(every, point)
     # 3.0 and 3 are one point; [3, 3, 3] and "fine" have an order, and no distance.
@@ -160,7 +161,7 @@ def make_equations_of_state(caller: Caller, jobs: Sequence[Job], by: str) -> Equ
     left_out: dict[str, str] = {}
     for values in every:
         try:
-            groups[_text(_submitted(values, by))].append(values)
+            groups[_text(values.submitted(by))].append(values)
         except InvalidJob as error:
             if by == "formula":
                 groups[_material(values.job)].append(values)
@@ -310,22 +311,13 @@ def _material(job: Job) -> str:
 def _require(name: str, every: Sequence[JobValues]) -> None:
     """Raise `InvalidJob` for the name of a label or parameter that no job has."""
     for values in every:
-        try:
+        with suppress(InvalidJob):
             values.submitted(name)
-        except KeyError:
-            continue
-        return
+            return
     known = set[str]().union(*(values.submitted_names() for values in every))
     raise InvalidJob(
         f"none of these jobs has a label or a parameter {name!r}{suggestion(name, known)}"
     )
-
-
-def _submitted(values: JobValues, name: str) -> Any:
-    try:
-        return values.submitted(name)
-    except KeyError:
-        raise InvalidJob(f"has neither a label nor a parameter {name!r}") from None
 
 
 def _is_number(value: Any) -> bool:

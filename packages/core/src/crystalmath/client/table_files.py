@@ -19,7 +19,9 @@ from crystalmath.client.job_values import parameters_of
 from crystalmath.errors import CrystalMathError, InvalidJob, did_you_mean
 from crystalmath.jobs.documents import cleaned
 from crystalmath.models import JobState
+from crystalmath.models.columns import JOB_COLUMNS, PHASE_COLUMNS
 from crystalmath.reading.table_rows import Line, line_of
+from crystalmath.recipes.summary import GEOMETRY
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -48,8 +50,6 @@ def chosen_lines(
 
     `InvalidJob`: none of the `columns` needs the `references`, or an energy cannot be calculated.
     """
-    from crystalmath.models.columns import PHASE_COLUMNS
-
     if set(PHASE_COLUMNS).isdisjoint(columns or ()):
         if references:
             raise InvalidJob(
@@ -148,8 +148,6 @@ def frame(lines: Iterable[Line], columns: Sequence[str] | None) -> Any:
         raise CrystalMathError(f"a table needs pandas, which is missing: {_REMEDY}")
     import pandas as pd
 
-    from crystalmath.models.columns import JOB_COLUMNS
-
     seen: set[str] = set()
     rows = [line.values for line in _noting(lines, seen)]
     _refuse_unknown(columns, seen)
@@ -169,9 +167,6 @@ def _noting(lines: Iterable[Line], seen: set[str]) -> Iterator[Line]:
 
 def _refuse_unknown(columns: Sequence[str] | None, seen: set[str]) -> None:
     """Raise `InvalidJob` for a column that no job has, if there are jobs."""
-    from crystalmath.models.columns import JOB_COLUMNS, PHASE_COLUMNS
-    from crystalmath.recipes.summary import GEOMETRY
-
     known = seen | {*JOB_COLUMNS, *PHASE_COLUMNS, *GEOMETRY}
     for name in (columns or ()) if seen else ():
         if name not in known:
@@ -211,9 +206,6 @@ class Spool:
 
 
 def _ordered(names: Iterable[str]) -> list[str]:
-    from crystalmath.models.columns import JOB_COLUMNS
-    from crystalmath.recipes.summary import GEOMETRY
-
     known = set(names)
     groups: list[list[str]] = [
         [name for name in JOB_COLUMNS if name in known],

@@ -197,6 +197,13 @@ def chosen(
     return [job_id for job_id in named if job_id in fitting]
 
 
+def requests(job_ids: list[str] | None, filters: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Return the parameters of requests for jobs: some of the ids each, or the filters."""
+    if job_ids is None:
+        return [filters_document(filters)]
+    return [{"job_ids": part} for part in parts(job_ids) or [[]]]
+
+
 def records(ask: server.Ask, job_ids: Sequence[str]) -> Iterator[JobDocument]:
     """Yield the records of jobs, in their order; raise the error of one."""
     for part in parts(job_ids):

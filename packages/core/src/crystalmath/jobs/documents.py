@@ -13,6 +13,8 @@ from crystalmath.errors import BadFile
 FORMAT = 2
 #: Each record of a journal begins with this (jobs.journal), and no document does.
 RECORD_MARK = b"crystalmath "
+#: The folder, beside the run directories, of packs (jobs.packs).
+PACKS = ".packs"
 #: Header and body of the `spec` of a job, written down or still to be.
 SpecDocument: TypeAlias = tuple[Mapping[str, Any], str]
 

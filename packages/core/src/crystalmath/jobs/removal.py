@@ -16,8 +16,10 @@ from typing import TYPE_CHECKING
 
 from attrs import frozen
 
-from crystalmath.errors import CrystalMathError
+from crystalmath.errors import BadFile, CrystalMathError
+from crystalmath.jobs.documents import PACKS
 from crystalmath.jobs.potcars import is_potcar, replace_potcar
+from crystalmath.jobs.rundir import RunDirectory
 from crystalmath.jobs.worktree import files_below
 
 if TYPE_CHECKING:
@@ -44,6 +46,15 @@ def remove_directory(directory: Path) -> None:
 
     `CrystalMathError` is raised if it is a link or cannot be moved; nothing was removed then.
     """
+    if (moved := move_aside(directory)) is not None:
+        remove_tree(moved)
+
+
+def move_aside(directory: Path) -> Path | None:
+    """Move a run directory to those that are being removed; ``None`` if there is none.
+
+    `CrystalMathError` is raised if it is a link or cannot be moved.
+    """
     if directory.is_symlink():
         raise CrystalMathError(
             f"{directory} is a link to {directory.readlink()}; remove both yourself"
@@ -51,19 +62,19 @@ def remove_directory(directory: Path) -> None:
     aside = directory.parent / ASIDE
     try:
         aside.mkdir(mode=0o700, exist_ok=True)
-        moved = directory.rename(aside / f"{directory.name}.{os.urandom(4).hex()}")
+        return directory.rename(aside / f"{directory.name}.{os.urandom(4).hex()}")
     except FileNotFoundError:
-        return
+        return None
     except OSError as error:
         raise CrystalMathError(f"cannot remove {directory}: {error}") from error
-    _remove_tree(moved)
 
 
 def remove_dangling(folder: Path) -> None:
-    """Remove the broken links in a folder."""
+    """Remove the links in a folder that lead to no work directory, packed or not."""
     with contextlib.suppress(OSError):
         for link in folder.iterdir():
-            if not link.exists():
+            work = Path(os.path.normpath(folder / link.readlink()))
+            if not link.exists() and not RunDirectory(work.parent).is_packed():
                 link.unlink()
 
 
@@ -71,7 +82,7 @@ def finish_removals(jobs_directory: Path) -> None:
     """Remove the directories that a process had moved aside before it was killed."""
     with contextlib.suppress(FileNotFoundError):
         for left in list((jobs_directory / ASIDE).iterdir()):
-            _remove_tree(left)
+            remove_tree(left)
 
 
 def remove_heavy(directory: Path) -> Generator[None, None, None]:
@@ -91,7 +102,7 @@ def remove_heavy(directory: Path) -> Generator[None, None, None]:
             yield
 
 
-def _remove_tree(path: Path) -> None:
+def remove_tree(path: Path) -> None:
     """Remove a tree without an owner; files that cannot be removed stay for the next time."""
     # Another process may remove it at the same time; a program may have left unwritable folders.
     with contextlib.suppress(OSError):
@@ -118,6 +129,8 @@ class Use:
     size: int = 0
     #: The share of the heavy files (:data:`HEAVY`), in bytes.
     heavy_size: int = 0
+    #: How many of the jobs are in packs, which count with their share of these.
+    packed: int = 0
 
     def __add__(self, other: Use) -> Use:
         return Use(
@@ -125,6 +138,7 @@ class Use:
             files=self.files + other.files,
             size=self.size + other.size,
             heavy_size=self.heavy_size + other.heavy_size,
+            packed=self.packed + other.packed,
         )
 
 
@@ -136,7 +150,9 @@ def is_heavy(path: str) -> bool:
 
 
 def use_of(directory: str) -> Generator[None, None, Use]:
-    """Measure the run directory of a job; yield now and then for other work."""
+    """Measure the run directory of a job, or its part of a pack; yield now and then."""
+    if (packed := _use_of_packed(directory)) is not None:
+        return packed
     files = size = heavy = 0
     with contextlib.suppress(OSError):
         size += Path(directory).stat().st_blocks * 512
@@ -148,3 +164,21 @@ def use_of(directory: str) -> Generator[None, None, Use]:
         if entries % _LOOKED_AT == 0:
             yield
     return Use(jobs=1, files=files, size=size, heavy_size=heavy)
+
+
+def _use_of_packed(directory: str) -> Use | None:
+    """Measure what a job takes in its pack, without files of its own; ``None`` without a pack."""
+    jobs, _, job_id = directory.rpartition("/")
+    if Path(directory).is_dir() or not Path(jobs, PACKS).is_dir():
+        return None
+    from crystalmath.jobs import packs
+
+    try:
+        files = packs.files(jobs, job_id)
+    except BadFile:
+        files = []
+    if files is None:
+        return None
+    heavy = sum(file.packed_size for file in files if is_heavy(file.name))
+    size = sum(file.packed_size for file in files)
+    return Use(jobs=1, size=size, heavy_size=heavy, packed=1)

@@ -34,6 +34,7 @@ from crystalmath._permissions import make_own
 from crystalmath.errors import BadFile
 from crystalmath.jobs.documents import (
     FORMAT,
+    PACKS,
     RECORD_MARK,
     document,
     read_document,
@@ -101,7 +102,9 @@ class RunDirectory:
 
     def is_gone(self) -> bool:
         """Return whether the directory was removed; `OSError` while its parent cannot be read."""
-        if _is_there(self.path):
+        if _is_there(self.path) or self.is_packed():
+            return False
+        if _is_there(self.path):  # it has just been unpacked
             return False
         parent = os.path.dirname(self.path)
         try:
@@ -148,12 +151,12 @@ class RunDirectory:
 
     def read_spec(self) -> tuple[dict[str, Any], str]:
         """Read header and body of the specification."""
-        header, body = read_document(self.file("spec"))
+        header, body = self._document("spec")
         return self._whole(header), body.decode()
 
     def read_header(self) -> dict[str, Any]:
         """Read the header of the specification alone."""
-        with open(self.file("spec"), "rb") as file:
+        with self._open("spec") as file:
             return self._whole(read_header(file.readline(), self.file("spec")))
 
     def _whole(self, header: dict[str, Any]) -> dict[str, Any]:
@@ -169,7 +172,7 @@ class RunDirectory:
 
     def cancel_requested(self) -> bool:
         """Return whether a cancel was requested."""
-        return os.path.exists(self.file("cancel"))
+        return os.path.exists(self.file("cancel")) or self._has_packed("cancel")
 
     def claim(self, attempt: int, identity: IdentityFile) -> bool:
         """Claim an attempt; ``False`` if another process was first."""
@@ -202,7 +205,7 @@ class RunDirectory:
     def claimant(self, attempt: int) -> Identity | None:
         """Return the process that claimed the attempt."""
         try:
-            header, _ = read_document(self.file(f"{attempt}.claim"))
+            header, _ = self._document(f"{attempt}.claim")
         except FileNotFoundError:
             return None
         try:
@@ -267,7 +270,7 @@ class RunDirectory:
         if attempt == 1:
             return None
         try:
-            with open(self.file(f"{attempt}.begun_from"), "rb") as file:
+            with self._open(f"{attempt}.begun_from") as file:
                 return as_text(os.fsdecode(file.read()))
         except OSError:
             return None
@@ -293,7 +296,7 @@ class RunDirectory:
     def kept_step(self, name: str) -> tuple[dict[str, Any], bytes] | None:
         """Read the header and payload that :meth:`keep_step` wrote."""
         try:
-            return read_document(self.file(_step_file(name)))
+            return self._document(_step_file(name))
         except FileNotFoundError:
             return None
 
@@ -381,7 +384,7 @@ class RunDirectory:
         for name in sorted(os.listdir(self.path)):
             if name.startswith(f".{attempt}.prepared."):
                 with contextlib.suppress(BadFile, FileNotFoundError):
-                    if "state" in (self._outcome_in(self.file(name), attempt) or {}):
+                    if "state" in (self._outcome_in(name, attempt) or {}):
                         to_disk(self.file(name))  # its writer may have been killed before that
                         return self.publish_prepared(attempt, self.file(name))
         from crystalmath.jobs import journal
@@ -431,21 +434,23 @@ class RunDirectory:
     def ended(self, attempt: int) -> dict[str, Any] | None:
         """Read that note; its ``error`` fails the job."""
         try:
-            return read_document(self.file(f"{attempt}.ended"))[0]
+            return self._document(f"{attempt}.ended")[0]
         except FileNotFoundError:
             return None
 
     def decided(self, attempt: int) -> bool:
         """Return whether the attempt has an outcome."""
-        return os.path.exists(self.file(f"{attempt}.outcome"))
+        name = f"{attempt}.outcome"
+        return os.path.exists(self.file(name)) or self._has_packed(name)
 
     def outcome(self, attempt: int) -> dict[str, Any] | None:
         """Read the header of an outcome, without its result; `BadFile` if a part is missing."""
-        return self._outcome_in(self.file(f"{attempt}.outcome"), attempt)
+        return self._outcome_in(f"{attempt}.outcome", attempt)
 
-    def _outcome_in(self, path: str, attempt: int) -> dict[str, Any] | None:
+    def _outcome_in(self, name: str, attempt: int) -> dict[str, Any] | None:
+        path = self.file(name)
         try:
-            with self._opened(path, attempt) as file:
+            with self._opened(name, attempt) as file:
                 line = file.readline()
                 header = _outcome_header(line, path)
                 size = header["size"]
@@ -455,9 +460,9 @@ class RunDirectory:
         except FileNotFoundError:
             return None
 
-    def _opened(self, path: str, attempt: int) -> BinaryIO:
+    def _opened(self, name: str, attempt: int) -> BinaryIO:
         """Open the document of an outcome: a file of its own, or that part of a journal."""
-        file = io.BufferedReader(io.FileIO(path))
+        file, path = self._open(name), self.file(name)
         try:
             if not file.peek(1).startswith(RECORD_MARK):
                 return file
@@ -477,13 +482,13 @@ class RunDirectory:
 
     def journaled(self, attempt: int) -> bytes | None:
         """Read an outcome from a journal; ``None`` if the outcome has a file of its own."""
-        with self._opened(self.file(f"{attempt}.outcome"), attempt) as file:
+        with self._opened(f"{attempt}.outcome", attempt) as file:
             return file.read() if isinstance(file, io.BytesIO) else None
 
     def check_outcome(self, attempt: int) -> None:
         """Raise `BadFile` if an outcome has changed since it was published, by its digest."""
-        path = self.file(f"{attempt}.outcome")
-        with self._opened(path, attempt) as file:
+        path = self.file(name := f"{attempt}.outcome")
+        with self._opened(name, attempt) as file:
             header = read_header(file.readline(), path)
             published, size = header.pop("sha256", None), header.get("size", 0)
             digest = _digest_of_header(header)
@@ -502,13 +507,61 @@ class RunDirectory:
 
     def open_outcome(self, attempt: int) -> tuple[BinaryIO, dict[str, Any]]:
         """Open an outcome at the beginning of its result; return the file and the header."""
-        path = self.file(f"{attempt}.outcome")
-        file = self._opened(path, attempt)
+        path = self.file(name := f"{attempt}.outcome")
+        file = self._opened(name, attempt)
         try:
             return file, _outcome_header(file.readline(), path)
         except BaseException:
             file.close()
             raise
+
+    def is_packed(self) -> bool:
+        """Return whether the directory is in a pack, and not in its place."""
+        if not self._has_packs() or os.path.isdir(self.path):
+            return False
+        from crystalmath.jobs.packs import packs_of
+
+        jobs, job_id = self._place()
+        return packs_of(jobs).find(job_id) is not None
+
+    # Files of packed jobs. A directory in its place goes before a pack, and only while there are
+    # packs beside it anything else is looked at.
+
+    def _open(self, name: str) -> io.BufferedReader:
+        """Open one of the files, in its place or in a pack."""
+        path = self.file(name)
+        try:
+            return open(path, "rb")
+        except FileNotFoundError:
+            if not self._has_packs():
+                raise
+            file = self._open_packed(name)
+        # Without a pack the job may just have been unpacked.
+        return file or open(path, "rb")
+
+    def _open_packed(self, name: str) -> io.BufferedReader | None:
+        from crystalmath.jobs import packs
+
+        return None if os.path.isdir(self.path) else packs.opened(*self._place(), name)
+
+    def _document(self, name: str) -> tuple[dict[str, Any], bytes]:
+        with self._open(name) as file:
+            return read_header(file.readline(), self.file(name)), file.read()
+
+    def _has_packed(self, name: str) -> bool:
+        """Return whether a pack has a file of the job, or has just had it."""
+        if not self._has_packs():
+            return False
+        if (file := self._open_packed(name)) is not None:
+            file.close()
+        return file is not None or os.path.exists(self.file(name))
+
+    def _place(self) -> tuple[str, str]:
+        jobs, _, job_id = self.path.rpartition("/")
+        return jobs, job_id
+
+    def _has_packs(self) -> bool:
+        return os.path.isdir(f"{os.path.dirname(self.path)}/{PACKS}")
 
     def _temporary(self, kind: str, content: bytes, *, durable: bool = False) -> str:
         path = self.file(f".{kind}.{os.urandom(6).hex()}")

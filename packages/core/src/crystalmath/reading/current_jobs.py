@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 from attrs import evolve, frozen
 
 from crystalmath._storage import file_system, is_local
+from crystalmath.jobs.documents import PACKS
 from crystalmath.jobs.rundir import RunDirectory, is_job_id
 from crystalmath.models.job_notes import JobState
 
@@ -354,9 +355,19 @@ class Onlooker:
 
 
 def directory_names(jobs_directory: Path) -> Iterator[str]:
-    """Yield the names of the run directories of a home, which are the ids of jobs."""
+    """Yield the ids of the jobs that have a run directory in a home, or are packed there."""
+    names: set[str] = set()
+    has_packs = False
     try:
         with os.scandir(jobs_directory) as entries:
-            yield from (entry.name for entry in entries if is_job_id(entry.name))
+            for entry in entries:
+                has_packs |= entry.name == PACKS
+                if is_job_id(entry.name):
+                    names.add(entry.name)
+                    yield entry.name
     except FileNotFoundError:
         return
+    if has_packs:
+        from crystalmath.jobs.packs import packs_of
+
+        yield from packs_of(str(jobs_directory)).ids() - names

@@ -119,10 +119,11 @@ def _links(jobs: HomeJobs, steps: Mapping[str, Sequence[JobMetadata]]) -> dict[s
     links: dict[str, str] = {}
     for number, (name, tries) in enumerate(in_order, 1):
         job = current_try(tries)
-        work = Path(jobs.directory(job.job_id).work(job.attempt))
+        directory = jobs.directory(job.job_id)
+        work = Path(directory.work(job.attempt))
         short = name.rpartition("/")[2].rpartition("#")[0].rpartition(".")[2].removesuffix("_job")
         parts = [f"{number:0{width}}", short, *([job.formula] if job.formula else ())]
-        if work.is_dir():
+        if work.is_dir() or directory.is_packed():
             own = _UNREADABLE.sub("_", "-".join(parts))[:_LONGEST_LINK]
             links[own] = f"../../{job.job_id}/{work.name}"
     return links

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, Self, Unpack, cast
@@ -10,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Protocol, Self, Unpack, cast
 from attrs import evolve
 
 from crystalmath.errors import FilesRemoved, StoreError, UnknownJob, the_one
+from crystalmath.jobs.documents import PACKS
 from crystalmath.jobs.rundir import RunDirectory
 from crystalmath.models.job_notes import JobState
 from crystalmath.reading.current_jobs import (
@@ -34,6 +36,10 @@ if TYPE_CHECKING:
     from crystalmath.store.records import ErrorCount, Event, Failure, JobMetadata
     from crystalmath.store.selection import FacetCounts
     from crystalmath.wire.answers import Potcar
+
+
+#: A place in the run directory of a job.
+_NAMED = re.compile(r"/([0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12})", re.ASCII)
 
 
 class Records(Protocol):
@@ -312,7 +318,8 @@ class HomeJobs:
 
     def work_directory(self, job_id: str) -> Path:
         """Return the working directory of a job's present attempt; it may not exist yet."""
-        return Path(self.directory(job_id).work(self.job(job_id).attempt))
+        with self.files(job_id) as directory:
+            return Path(directory.work(self.job(job_id).attempt))
 
     # --- files and disk ----------------------------------------------------------------------
 
@@ -370,6 +377,41 @@ class HomeJobs:
     def directory(self, job_id: str) -> RunDirectory:
         """Return the run directory of a job, whether or not it is there."""
         return RunDirectory(f"{self.config.jobs_directory}/{job_id}")
+
+    @contextmanager
+    def files(self, job_id: str, *, copied: bool = False) -> Iterator[RunDirectory]:
+        """Keep the run directory of a job in its place, unpacked, while its files are read.
+
+        With `copied` a packed job stays packed, and a copy is read that is removed afterwards.
+        `CrystalMathError`: it is packed and cannot be unpacked now.
+        """
+        directory = self.directory(job_id)
+        if not self._has_packs():
+            yield directory
+            return
+        from crystalmath.jobs import packs
+
+        jobs = str(self.config.jobs_directory)
+        if copied:
+            with packs.copied(jobs, job_id) as place:
+                yield RunDirectory(place)
+        else:
+            with packs.in_place(jobs, job_id):
+                yield directory
+
+    def unpack_named(self, text: str) -> None:
+        """Unpack the jobs in whose run directories a text names places.
+
+        `CrystalMathError`: one cannot be unpacked now.
+        """
+        if self._has_packs():
+            from crystalmath.jobs.packs import unpack
+
+            for job_id in set(_NAMED.findall(text)):
+                unpack(str(self.config.jobs_directory), job_id)
+
+    def _has_packs(self) -> bool:
+        return (self.config.jobs_directory / PACKS).is_dir()
 
     @property
     def _store(self) -> JobReader:

@@ -7,6 +7,7 @@ which yields where other requests may run.
 from __future__ import annotations
 
 import base64
+import contextlib
 import json
 import math
 import time
@@ -17,7 +18,7 @@ from typing import TYPE_CHECKING, Any, Literal, cast
 
 from attrs import evolve, frozen
 
-from crystalmath.errors import BadFile, InvalidJob, UnknownJob
+from crystalmath.errors import BadFile, CrystalMathError, InvalidJob, UnknownJob
 from crystalmath.jobs.documents import cleaned
 from crystalmath.jobs.worktree import at_once
 from crystalmath.models.fields import declared, to_wire
@@ -369,12 +370,17 @@ def progress_document(
     service: HomeJobs, job: JobMetadata, *, history: bool = False
 ) -> Generator[None, None, ProgressDocument | None]:
     """Describe the progress of the newest calculation of a job."""
-    work = service.directory(job.job_id).work(job.attempt)
     from crystalmath.engines.registry import plugins
     from crystalmath.progress.search import read_progress
 
     readers = plugins().progress_readers()
-    read = yield from read_progress(Path(work), readers, history=history)
+    with contextlib.ExitStack() as stack:
+        try:
+            directory = stack.enter_context(service.files(job.job_id, copied=True))
+        except CrystalMathError:
+            return None  # a packed job, and the disk has no room for a copy
+        work = Path(directory.work(job.attempt))
+        read = yield from read_progress(work, readers, history=history)
     if read is None:
         return None
     document = to_wire(read)
@@ -404,14 +410,15 @@ def trajectory(service: HomeJobs, params: Mapping[str, Any]) -> Generator[None, 
 
     job = service.job_with_files(params["job_id"])
     stride = params.get("stride", 1)
-    frames = yield from read_frames(
-        service.directory(job.job_id).work(job.attempt),
-        params.get("file"),
-        start=params.get("start", 0),
-        stop=params.get("stop"),
-        stride=stride,
-        most=_MOST_FRAMES,
-    )
+    with service.files(job.job_id) as directory:
+        frames = yield from read_frames(
+            directory.work(job.attempt),
+            params.get("file"),
+            start=params.get("start", 0),
+            stop=params.get("stop"),
+            stride=stride,
+            most=_MOST_FRAMES,
+        )
     dtype = params.get("dtype", "float32")
 
     def numbers(name: str, dtype: Literal["float32", "float64"]) -> Numbers | None:
@@ -472,16 +479,14 @@ def look_at_file(
     job_id = params["job_id"]
     # Before the file is read: then an ended job has written all of it.
     job = service.job_with_files(job_id)
-    directory = service.directory(job_id)
-    file = Found(Path(directory.log(job.attempt)))
-    if "file" in params:
-        file = yield from _find_file(Path(directory.work(job.attempt)), params, again=again)
-    try:
-        status = file.path.stat()
-    except FileNotFoundError:
-        signature = None
-    else:
-        signature = (status.st_ino, status.st_size, status.st_mtime_ns)
+    signature = None
+    with service.files(job_id) as directory:
+        file = Found(Path(directory.log(job.attempt)))
+        if "file" in params:
+            file = yield from _find_file(Path(directory.work(job.attempt)), params, again=again)
+        with contextlib.suppress(FileNotFoundError):
+            status = file.path.stat()
+            signature = (status.st_ino, status.st_size, status.st_mtime_ns)
     ended = job.state.is_terminal()
     return FileSeen(job_id, job.attempt, ended, file.path, file.others, signature)
 
@@ -503,16 +508,19 @@ def _find_file(
     return file
 
 
-def read_file(snapshot: FileSeen, params: Mapping[str, Any]) -> Generator[None, None, LogPart]:
+def read_file(
+    service: HomeJobs, snapshot: FileSeen, params: Mapping[str, Any]
+) -> Generator[None, None, LogPart]:
     """Return a part of a text file."""
     from crystalmath.jobs.workfiles import read_part, read_tail
 
     most = params.get("max_bytes", USUAL_BYTES)
-    if "tail" in params:
-        part = yield from read_tail(snapshot.path, params["tail"], most, whole=snapshot.ended)
-    else:
-        offset = params.get("offset", 0)
-        part = yield from read_part(snapshot.path, offset, most, whole=snapshot.ended)
+    with service.files(snapshot.job_id):
+        if "tail" in params:
+            part = yield from read_tail(snapshot.path, params["tail"], most, whole=snapshot.ended)
+        else:
+            offset = params.get("offset", 0)
+            part = yield from read_part(snapshot.path, offset, most, whole=snapshot.ended)
     return {
         "job_id": snapshot.job_id,
         "file": str(snapshot.path),
@@ -531,21 +539,22 @@ def file_part(service: HomeJobs, params: Mapping[str, Any]) -> Generator[None, N
 
     snapshot = yield from look_at_file(service, params, again=False)
     offset = params.get("offset", 0)
-    data, size = read_stored(snapshot.path, offset, params.get("max_bytes", USUAL_BYTES))
-    yield
+    with service.files(snapshot.job_id):
+        data, size = read_stored(snapshot.path, offset, params.get("max_bytes", USUAL_BYTES))
+        yield
+        end = offset + len(data)
+        sha256 = (yield from digest(snapshot.path, end)) if params.get("sha256") else None
     part: FilePart = {
         "job_id": snapshot.job_id,
         "file": str(snapshot.path),
         "others": list(snapshot.others),
         "data": base64.b64encode(data).decode(),
-        "offset": offset + len(data),
+        "offset": end,
         "size": size,
-        "finished": snapshot.ended and offset + len(data) >= size,
+        "finished": snapshot.ended and end >= size,
         "error": None,
     }
-    if params.get("sha256"):
-        part["sha256"] = yield from digest(snapshot.path, offset + len(data))
-    return part
+    return part if sha256 is None else {**part, "sha256": sha256}
 
 
 # --- without a server ------------------------------------------------------------------------
@@ -581,7 +590,7 @@ def _followed(service: HomeJobs, params: dict[str, Any]) -> LogPart:
     again = False
     while True:
         snapshot = at_once(look_at_file(service, params, again=again))
-        part: LogPart = at_once(read_file(snapshot, params))
+        part: LogPart = at_once(read_file(service, snapshot, params))
         if part["text"] or part["finished"] or time.monotonic() >= end:
             return part
         again = True

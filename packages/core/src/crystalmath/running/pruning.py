@@ -19,6 +19,7 @@ from crystalmath.errors import (
     StoreError,
     UnknownJob,
 )
+from crystalmath.jobs.packs import in_place, remove_from_packs
 from crystalmath.jobs.removal import (
     Use,
     finish_removals,
@@ -101,7 +102,7 @@ def prune(
     pruned = Pruned()
     if not dry_run:
         finish_removals(directory)
-    jobs = _chosen(recorder, choice, pruned, cursor)
+    jobs = chosen(recorder, choice, pruned.left, cursor, "cancel it first")
     while batch := list(itertools.islice(jobs, min(_TOGETHER, limit - len(pruned.jobs)))):
         meant: list[_Meant] = []
         for job in batch:
@@ -110,11 +111,9 @@ def prune(
             if _is_meant(use, choice):
                 meant.append((job, use))
         # Read last: jobs that use these files may have been submitted meanwhile.
-        used = _used_by(recorder, directory) if meant else {}
-        used |= _awaited_by(recorder, [job.job_id for job, _ in meant])
-        used |= _needed_by_flows(recorder, [job for job, _ in meant])
+        used = readers_of(recorder, directory, [job for job, _ in meant])
         in_use = [job.job_id for job, _ in meant if job.job_id in used]
-        pruned.left += [(job_id, _in_use(used[job_id])) for job_id in in_use]
+        pruned.left += [(job_id, in_use_by(used[job_id])) for job_id in in_use]
         meant = [(job, use) for job, use in meant if job.job_id not in used]
         if not dry_run:
             remove = _remove_heavy if choice.keep_results else _remove
@@ -144,14 +143,22 @@ def _check(choice: Choice) -> None:
         )
 
 
-def _chosen(
-    recorder: Recorder, choice: Choice, pruned: Pruned, cursor: str | None
+def chosen(
+    recorder: Recorder,
+    choice: Choice,
+    left: list[tuple[str, CrystalMathError]],
+    cursor: str | None,
+    remedy: str,
 ) -> Iterator[JobMetadata]:
-    """Yield the jobs that fit a choice, judged by their records alone."""
+    """Yield the jobs that fit a choice, judged by their records alone.
+
+    The named jobs that cannot be chosen are added to `left` with the reasons; an unfinished one
+    gets the `remedy`.
+    """
     if choice.job_ids is None:
         jobs = _filtered(recorder, choice, cursor)
     else:
-        jobs = _named(recorder, choice.job_ids, cursor, pruned)
+        jobs = _named(recorder, choice.job_ids, cursor, left, remedy)
     now = time.time()
     for job in jobs:
         ended_at = job.finished_at or job.created_at
@@ -170,21 +177,25 @@ def _filtered(recorder: Recorder, choice: Choice, before: str | None) -> Iterato
 
 
 def _named(
-    recorder: Recorder, job_ids: Sequence[str], after: str | None, pruned: Pruned
+    recorder: Recorder,
+    job_ids: Sequence[str],
+    after: str | None,
+    left: list[tuple[str, CrystalMathError]],
+    remedy: str,
 ) -> Iterator[JobMetadata]:
-    """Yield the named jobs whose files may go; note in `pruned.left` why others stay."""
+    """Yield the named jobs whose files may go; note in `left` why others stay."""
     job_ids = list(dict.fromkeys(job_ids))
     job_ids = job_ids[job_ids.index(after) + 1 :] if after in job_ids else job_ids
     known = {job.job_id: job for job in recorder.store.get_many(job_ids)}
     for job_id in job_ids:
         job = known.get(job_id)
         if job is None:
-            pruned.left.append((job_id, UnknownJob(job_id)))
+            left.append((job_id, UnknownJob(job_id)))
         elif not job.state.is_terminal():
-            said = f"job {job_id} is {job.state.value}; cancel it first"
-            pruned.left.append((job_id, InvalidJob(said)))
+            said = f"job {job_id} is {job.state.value}; {remedy}"
+            left.append((job_id, InvalidJob(said)))
         elif job.removed == "all":
-            pruned.left.append((job_id, FilesRemoved(job.without_files())))
+            left.append((job_id, FilesRemoved(job.without_files())))
         else:
             yield job
 
@@ -196,10 +207,22 @@ def _is_meant(use: Use, choice: Choice) -> bool:
     return choice.larger is None or size > choice.larger
 
 
+def readers_of(recorder: Recorder, directory: Path, jobs: Sequence[JobMetadata]) -> dict[str, str]:
+    """Return the jobs whose files unfinished jobs will read, each with one of these readers.
+
+    Some jobs beside `jobs` may be among them.
+    """
+    if not jobs:
+        return {}
+    used = _used_by(recorder, directory) | _awaited_by(recorder, [job.job_id for job in jobs])
+    return used | _needed_by_flows(recorder, jobs)
+
+
 def _used_by(recorder: Recorder, directory: Path) -> dict[str, str]:
     """Return the jobs whose files unfinished jobs will read, each with one of these readers."""
-    place = f"{directory.name}/"
-    named = re.compile(re.escape(place) + _JOB_ID, re.ASCII)
+    # Some programs name the folder to which a link leads ([storage] runs).
+    places = {f"{directory.name}/", f"{directory.resolve().name}/"}
+    named = re.compile(f"(?:{'|'.join(map(re.escape, places))}){_JOB_ID}", re.ASCII)
     taken: dict[str, str] = {}
     for reader, specification in recorder.store.mentioning('"repeats": "'):
         if flow := json.loads(specification.partition("\n")[0]).get("flow"):
@@ -207,6 +230,7 @@ def _used_by(recorder: Recorder, directory: Path) -> dict[str, str]:
             taken |= dict.fromkeys([flow["repeats"], *steps], reader)
     return taken | {
         job_id: reader
+        for place in places
         for reader, specification in recorder.store.mentioning(place)
         for job_id in named.findall(specification)
     }
@@ -233,7 +257,8 @@ def _awaited_by(recorder: Recorder, job_ids: Sequence[str]) -> dict[str, str]:
     return readers
 
 
-def _in_use(by: str) -> CrystalMathError:
+def in_use_by(by: str) -> CrystalMathError:
+    """Return the error that an unfinished job will read files."""
     return CrystalMathError(f"the unfinished job {by} will read its files")
 
 
@@ -242,6 +267,7 @@ def _remove(
 ) -> Generator[None, None, list[_Meant]]:
     """Remove run directories, and record it; return the jobs whose directories are gone."""
     removed: list[_Meant] = []
+    remove_from_packs(str(directory), [job.job_id for job, _ in meant])
     try:
         for job, use in meant:
             try:
@@ -255,6 +281,7 @@ def _remove(
         # Recorded last, as a full disk has room only now. After an interruption, the jobs whose
         # directories are gone can be chosen again.
         if gone := [job.job_id for job, _ in removed]:
+            remove_from_packs(str(directory), gone)  # some may have been packed meanwhile
             recorder.note_removed(gone, "all", "run directory removed")
         flows = {of_flow[0] for job, _ in removed if (of_flow := step_of(job.parents))}
         # Retries of these flows may have links to the removed steps.
@@ -272,7 +299,8 @@ def _remove_heavy(
     noted = _note_heavy(recorder, job_ids)
     for job, use in meant:
         try:
-            yield from remove_heavy(directory / job.job_id)
+            with in_place(str(directory), job.job_id):
+                yield from remove_heavy(directory / job.job_id)
         except CrystalMathError as error:
             pruned.left.append((job.job_id, error))
         else:

@@ -8,6 +8,7 @@ import ctypes
 import functools
 import gc
 import logging
+import math
 import os
 import re
 import signal
@@ -32,7 +33,7 @@ from crystalmath.jobs.identities import own_identity
 from crystalmath.server.handlers import METHODS
 from crystalmath.server.lock import HomeLock
 from crystalmath.server.log import log_to
-from crystalmath.server.pools import in_pool
+from crystalmath.server.pools import in_pool, in_slices
 from crystalmath.server.rpc.session import Connections
 from crystalmath.service import JobService
 
@@ -51,6 +52,10 @@ _OWN = re.compile(
 
 #: How often the server looks for jobs without an owner, and whether it may leave, in seconds.
 CARE_S = 2.0
+#: When the server packs old jobs for the first time, and how often then at most, in seconds.
+PACK_FIRST_S, PACK_S = 60.0, 3600.0
+#: How long it rests between two slices of that, in seconds.
+PACK_REST_S = 0.1
 #: How often memory is handed back while large messages come, and otherwise, in seconds.
 HAND_BACK_S = 10.0
 HAND_BACK_IDLE_S = 300.0
@@ -175,6 +180,7 @@ class Server:
         self._quiet_since = time.monotonic() + STAY_S
         self._handed_back_at = time.monotonic()
         self._rested = False
+        self._packs = False
         self._cycles = CycleCollector()
         self._cycles_at = 0.0
 
@@ -213,6 +219,7 @@ class Server:
         self.connections = Connections(self, METHODS)
         care = asyncio.create_task(self._care())
         warming = asyncio.create_task(self._warm())
+        packing = asyncio.create_task(self._pack())
         self._listening = await self._listen_on(listener)
         try:
             await self._stop.wait()
@@ -228,11 +235,30 @@ class Server:
                     await in_pool("stopping", self._withdraw)
             care.cancel()
             warming.cancel()
+            packing.cancel()
             await self.connections.close()
 
     async def _warm(self) -> None:
         with _logged(logging.WARNING, "no worker can be made ready"):
             await in_pool("warming", self.service.warm)
+
+    async def _pack(self) -> None:
+        """Pack jobs that ended long ago, if the configuration says so."""
+        pause = PACK_FIRST_S
+        while True:
+            after_s = self.source.last.pack_after_s
+            # A tenth of the time, as nobody minds that a job is packed so much later.
+            usual = PACK_FIRST_S if after_s is None else min(PACK_S, max(CARE_S, after_s / 10))
+            await asyncio.sleep(min(pause, usual))
+            pause = math.inf
+            if (after_s := self.source.last.pack_after_s) is None:
+                continue
+            self._packs = True
+            with _logged(logging.WARNING, "cannot pack ended jobs"):
+                work = self.service.pack_old(after_s)
+                if count := await in_slices("packing", work, rest_s=PACK_REST_S):
+                    _LOG.info("jobs packed: %d", count)
+            self._packs = False
 
     async def _listen_on(self, listener: socket.socket) -> asyncio.Server:
         if sys.version_info >= (3, 13):
@@ -333,7 +359,7 @@ class Server:
         """Stop after a quiet time; return the seconds until the next look."""
         left = self._quiet_since + self.source.last.quiet_s - time.monotonic()
         busy = await in_pool("caring", self.service.is_busy, waiting=left <= 0)
-        if busy or self.connections.count or self._adopting:
+        if busy or self.connections.count or self._adopting or self._packs:
             self._noise()
             return CARE_S
         if left <= 0:

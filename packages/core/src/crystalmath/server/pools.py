@@ -19,7 +19,7 @@ _P = ParamSpec("_P")
 _T = TypeVar("_T")
 
 #: How many threads a kind has. More that compute would only hinder each other and the event loop.
-_THREADS = {"decoding": 1, "computing": 2, "files": 4}
+_THREADS = {"decoding": 1, "computing": 2, "files": 4, "packing": 1}
 _USUAL = 8
 
 #: How long a slice of work lasts before others have their turn, in seconds.
@@ -66,12 +66,17 @@ def afterwards(kind: str, function: Callable[[], object]) -> None:
     _pool(kind).submit(function)
 
 
-async def in_slices(kind: str, work: Generator[None, None, _T]) -> _T:
-    """Run long work in threads, slice by slice; others may come between at each of its yields."""
+async def in_slices(kind: str, work: Generator[None, None, _T], rest_s: float = 0.0) -> _T:
+    """Run long work in threads, slice by slice; others may come between at each of its yields.
+
+    Work that nobody waits for rests after each slice, for `rest_s` seconds.
+    """
     while True:
         ended, result = await in_pool(kind, _slice, work)
         if ended:
             return cast("_T", result)
+        if rest_s:
+            await asyncio.sleep(rest_s)
 
 
 def _slice(work: Generator[None, None, _T]) -> tuple[bool, _T | None]:

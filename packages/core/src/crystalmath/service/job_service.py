@@ -11,7 +11,7 @@ import queue
 import threading
 import time
 from importlib import import_module
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Any, Self
 
 from crystalmath import config
 from crystalmath._permissions import make_own
@@ -23,6 +23,7 @@ from crystalmath.models.job_notes import counted
 from crystalmath.reading.current_jobs import Presence
 from crystalmath.reading.home_jobs import HomeJobs
 from crystalmath.running.engine_pool import Runners
+from crystalmath.running.job_packs import Packed, pack, pack_old, unpack
 from crystalmath.running.pruning import Pruned, prune
 from crystalmath.running.recorder import Recorder
 from crystalmath.running.recovery import Recovery
@@ -421,6 +422,26 @@ class JobService(HomeJobs):
                 cursor=cursor,
             )
         )
+
+    def pack(self, choice: Choice, **options: Any) -> Generator[None, None, Packed]:
+        """Pack ended jobs; see :func:`crystalmath.running.job_packs.pack`."""
+        if not self._recorder.exists():
+            self._require_no_directories()
+            return Packed()
+        return (yield from pack(self._recorder, self.config.jobs_directory, choice, **options))
+
+    def unpack(self, choice: Choice, **options: Any) -> Generator[None, None, Packed]:
+        """Bring packed jobs back; see :func:`crystalmath.running.job_packs.unpack`."""
+        if not self._recorder.exists():
+            self._require_no_directories()
+            return Packed()
+        return (yield from unpack(self._recorder, self.config.jobs_directory, choice, **options))
+
+    def pack_old(self, after_s: float) -> Generator[None, None, int]:
+        """Pack jobs that ended longer ago; see :func:`crystalmath.running.job_packs.pack_old`."""
+        if not self._recorder.exists():
+            return 0
+        return (yield from pack_old(self._recorder, self.config.jobs_directory, after_s))
 
     def engine_states(self) -> Mapping[str, str]:
         """Return the state of each installed engine here, without loading any."""

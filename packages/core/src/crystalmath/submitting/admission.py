@@ -159,6 +159,7 @@ class Admission:
             faults = partial(self._checks.recipe_faults, submission, has_structure=has_structure)
             findings.passes(faults, "recipe")
             return Checked(findings=tuple(findings))
+        findings.passes(partial(self._unpack, draft.job))
         if "by_step" not in wrong:
             draft.passed.add("by_step")
         for check in CHECKS:
@@ -300,6 +301,7 @@ class Admission:
     def _prepare(self, job: AskedJob) -> Prepared:
         from crystalmath.store.rows import check as check_row
 
+        self._unpack(job)
         like = (job.like or job) if self._reader.is_last(job) else None
         draft = Draft(job, {"structure", "by_step"})
         findings: list[Finding] = []
@@ -325,6 +327,10 @@ class Admission:
             runner = self._checks.runner(spec)
         check_row(row)  # The store checks it only after it has made its database.
         return Prepared(row, job.spec, job.document, runner)
+
+    def _unpack(self, job: AskedJob) -> None:
+        """Unpack the jobs whose files a job names."""
+        self._checks.references.jobs.unpack_named(job.document)
 
     def _findings(self, check: Check, draft: Draft, like: AskedJob | None) -> list[Finding]:
         """Run a check, or replay it for a job with the terms and parameters of an earlier one.

@@ -32,6 +32,7 @@ from crystalmath.submitting.retrying import Again, again, as_submitted, reading_
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+    from contextlib import AbstractContextManager
 
     from crystalmath import config
     from crystalmath.jobs.rundir import RunDirectory
@@ -347,6 +348,8 @@ class Intake:
 
     def _start(self, item: Prepared, recorded: JobMetadata) -> JobMetadata:
         try:
+            # Jobs that this one names may have been packed before it was on record.
+            self._home.unpack_named(item.document)
             self._hand_over(item)
         except Exception as error:  # noqa: BLE001 - the row must not stay pending for ever
             if self.leaving:
@@ -464,9 +467,11 @@ class Intake:
     ) -> JobMetadata:
         """Read the calculations of a failed job again, as :func:`.reading_again` describes."""
         job, text = self._home.job(job_id), self._home.specification(job_id)
-        where = self._where(job_id)
-        changed = (changes, settings or {})
-        request = reading_again(job, text, *where, changed, environ=self._environ)
+        changed, configured = (changes, settings or {}), self._home.config
+        with self._home.files(job_id) as directory:
+            request = reading_again(
+                job, text, configured, directory, changed, environ=self._environ
+            )
         (answer,) = self.submit([request], lambda: True)
         if isinstance(answer, Exception):
             raise answer
@@ -486,9 +491,10 @@ class Intake:
         for index, job_id in enumerate(job_ids):
             try:
                 job, text = self._home.job(job_id), self._home.specification(job_id)
-                where = self._where(job_id)
                 of_flow = changes_by_step(changes, job, self._home) if job.stage else (changes, ())
-                one = again(job, text, of_flow[0], *where, environ=self._environ, once=once)
+                with self._files(job_id, needed=changes.continued or bool(changes.copy)) as files:
+                    change, place = of_flow[0], self._home.config
+                    one = again(job, text, change, place, files, environ=self._environ, once=once)
                 requests[index] = attrs.evolve(one, findings=of_flow[1])
             except CrystalMathError as error:
                 # The frames of its traceback hold this dict, a cycle.
@@ -497,8 +503,10 @@ class Intake:
         answers = refused | dict(zip(requests, retried, strict=True))
         return [answers[index] for index in range(len(job_ids))]
 
-    def _where(self, job_id: str) -> tuple[config.Config, RunDirectory]:
-        return self._home.config, self._home.directory(job_id)
+    def _files(self, job_id: str, *, needed: bool) -> AbstractContextManager[RunDirectory]:
+        """Return the run directory of a job; if its files are needed, it stays unpacked."""
+        home = self._home
+        return home.files(job_id) if needed else contextlib.nullcontext(home.directory(job_id))
 
 
 def _key_known(job: JobMetadata) -> Finding:

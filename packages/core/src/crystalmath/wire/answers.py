@@ -634,6 +634,7 @@ class Used(TypedDict):
     files: Annotated[Count, "how many files"]
     size: Annotated[Count, "disk blocks of files and folders, in bytes"]
     heavy_size: Annotated[Count, "the part that jobs.prune removes with keep_results, in bytes"]
+    packed: Annotated[Count, "how many of the jobs are in packs, which count with their share"]
 
 
 class UsedByState(Used):
@@ -686,6 +687,14 @@ class Pruned(Answer):
 
     jobs: list[PrunedJob]
     left: Annotated[list[LeftJob], "jobs that keep their files, and why"]
+    cursor: Annotated[str | None, "the `cursor` for the rest, if any"]
+
+
+class PackedJobs(Answer):
+    """The jobs that were packed (``jobs.pack``), or brought back (``jobs.unpack``)."""
+
+    job_ids: list[str]
+    left: Annotated[list[LeftJob], "jobs that stay as they were, and why"]
     cursor: Annotated[str | None, "the `cursor` for the rest, if any"]
 
 

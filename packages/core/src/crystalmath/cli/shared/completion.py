@@ -30,28 +30,25 @@ def engines(incomplete: str) -> list[str]:
     """Offer the installed engines."""
     from crystalmath.errors import CrystalMathError
 
-    try:
+    with contextlib.suppress(CrystalMathError, ImportError):
         from crystalmath.quacc.engines import get_installed_engines
 
-        names = get_installed_engines()
-    except (CrystalMathError, ImportError):
-        return []
-    return _beginning(incomplete, names)
+        return _beginning(incomplete, get_installed_engines())
+    return []
 
 
 def recipes(incomplete: str) -> list[str]:
     """Offer short names of recipes, or full names if no short name matches."""
     from crystalmath.errors import CrystalMathError
 
-    try:
+    with contextlib.suppress(CrystalMathError, ImportError):
         from crystalmath import config
         from crystalmath.cli.shared.output import short_recipe
         from crystalmath.recipes.lookup import catalogue
 
         names = [recipe.name for recipe in catalogue(config.load().recipes_allow)]
-    except (CrystalMathError, ImportError):
-        return []
-    return _beginning(incomplete, map(short_recipe, names)) or _beginning(incomplete, names)
+        return _beginning(incomplete, map(short_recipe, names)) or _beginning(incomplete, names)
+    return []
 
 
 def clusters(ctx: typer.Context, incomplete: str) -> list[str]:

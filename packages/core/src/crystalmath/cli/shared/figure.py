@@ -122,7 +122,9 @@ def draw(panel: Panel, width: int, height: int) -> list[Text]:
     canvas = _Canvas(x_marks, y_marks, columns, height)
     for number, curve in enumerate(curves):
         canvas.add(curve, (number if curve.of is None else curve.of) % len(_POINTS))
-    at = {canvas.row(place): text for place, text in _texts(y_marks)}
+    at = {
+        canvas.row(place): text for place, text in zip(y_marks.places, y_marks.texts, strict=True)
+    }
     lines = [Text(panel.title, style="bold")] if panel.title else []
     lines.append(Text(panel.y_label, style="bold"))
     for row, inside in enumerate(canvas.lines()):
@@ -142,15 +144,10 @@ def _log(curve: Curve) -> Curve:
 
 
 def _x_marks(panel: Panel, curves: Sequence[Curve], most: int) -> Marks:
-
     if not panel.x_names:
         return linear_marks([x for curve in curves for x in curve.x], most)
     places = range(len(panel.x_names))
     return Marks(-0.5, len(places) - 0.5, places, panel.x_names)
-
-
-def _texts(marks: Marks) -> Iterator[tuple[float, str]]:
-    return zip(marks.places, marks.texts, strict=True)
 
 
 class _Canvas:
@@ -213,7 +210,7 @@ def _below(canvas: _Canvas, marks: Marks, gutter: int) -> tuple[str, str]:
     width = canvas.column(marks.high) + 1
     edge, texts = ["─"] * width, [" "] * width
     free = 0
-    for place, text in _texts(marks):
+    for place, text in zip(marks.places, marks.texts, strict=True):
         at = canvas.column(place)
         edge[at] = "┬"
         begin = min(max(at - len(text) // 2, 0), max(width - len(text), 0))

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
     from crystalmath.config import Config
     from crystalmath.plugins.program import Condition
+    from crystalmath.quacc.store import JobStore
     from crystalmath.server.endpoint import Place, Server
 
 
@@ -72,6 +73,18 @@ def server_checks(configured: Config) -> Iterator[Check]:
             yield from _present(place, server)
     except (CrystalMathError, OSError) as error:
         yield Check("server", "error", str(error))
+
+
+@contextlib.contextmanager
+def job_rows(config: Config) -> Iterator[JobStore | None]:
+    """Open the job database, if there is one."""
+    from crystalmath.quacc.store import JobStore
+
+    if not JobStore.exists(config.database_url):
+        yield None
+        return
+    with JobStore(config.database_url, create=False, network=config.network) as store:
+        yield store
 
 
 def waits_for_database() -> bool:

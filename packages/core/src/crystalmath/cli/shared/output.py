@@ -14,7 +14,6 @@ import typer
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
-    from types import TracebackType
     from typing import Self
 
     from rich.console import Console
@@ -335,9 +334,12 @@ def counts(states: Mapping[str, int]) -> str:
     order = [*ended, *(state.value for state in reversed(JobState) if not state.is_terminal())]
     parts = [f"{states[state]} {state}" for state in order if states.get(state)]
     total = sum(states.values())
-    if not total:
-        return "no jobs"
-    return f"{total} job{'s' if total != 1 else ''}: {', '.join(parts)}"
+    return f"{counted(total)}: {', '.join(parts)}" if total else "no jobs"
+
+
+def counted(number: int, what: str = "job") -> str:
+    """Return a number of things in words."""
+    return f"{number} {what}{'s' * (number != 1)}"
 
 
 def age(epoch_s: float) -> str:
@@ -387,12 +389,7 @@ class LiveLine:
             self._status = self._stack.enter_context(console.status(Text(self._text)))
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self._stack.close()
 
     @property

@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
     from pathlib import Path
 
+    from crystalmath.recipes.lookup import Recipe
+
 #: The longest walltime, in seconds; a longer one is a mistake.
 _LONGEST_S = 3650 * 86400.0
 _OPENING = tuple("[{(\"'")
@@ -117,16 +119,23 @@ def nearest(option: str | None, options: Sequence[str]) -> list[str]:
     return difflib.get_close_matches(option or "", options, 1, 0.8)
 
 
+def source_of(recipe: str) -> Recipe:
+    """Return the source of a recipe of this home (`InvalidJob` if there is none)."""
+    from crystalmath.config import load
+    from crystalmath.recipes.lookup import full_name, look_up
+
+    allow = load().recipes_allow
+    return look_up(full_name(recipe, allow), allow)
+
+
 def as_parameter(option: str | None, arguments: Sequence[str], *, is_slip: bool) -> str | None:
     """Return an unknown option, or ``--param fmax VALUE``, as an option with a parameter.
 
     ``None`` if the recipe has no such parameter. If the name is similar to an option (`is_slip`),
     the recipe must name the parameter itself.
     """
-    from crystalmath.config import load
     from crystalmath.errors import CrystalMathError
     from crystalmath.preflight.unread_parameters import place_of
-    from crystalmath.recipes.lookup import full_name, look_up
 
     if option is None:
         for flag, name, value in zip(arguments, arguments[1:], arguments[2:], strict=False):
@@ -143,8 +152,7 @@ def as_parameter(option: str | None, arguments: Sequence[str], *, is_slip: bool)
     value = arguments[at].partition("=")[2] or next(iter(arguments[at + 1 :]), "")
     for text in arguments[1:]:
         with contextlib.suppress(CrystalMathError):
-            allow = load().recipes_allow
-            if place := place_of(look_up(full_name(text, allow), allow), name, named=is_slip):
+            if place := place_of(source_of(text), name, named=is_slip):
                 return f"--param {place}={'VALUE' if value[:1] in ('', '-') else value}"
     return None
 
@@ -340,12 +348,8 @@ def _merge(base: dict[str, Any], added: dict[str, Any]) -> dict[str, Any]:
     return merged
 
 
+@of_option("--params")
 def _read_file(path: Path) -> dict[str, Any]:
-    with of_option("--params"):
-        return _table(path)
-
-
-def _table(path: Path) -> dict[str, Any]:
     import tomllib
 
     from crystalmath.config import UNQUOTED

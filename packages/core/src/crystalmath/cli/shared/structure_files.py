@@ -43,13 +43,18 @@ def names_one(texts: Sequence[str]) -> bool:
     return read_job_text(texts[0]) is not None or not _is_pattern(_split(texts[0])[0])
 
 
-def read_structure(text: str) -> tuple[str, Atoms]:
-    """Read one structure and make a name for it.
+def read_document(text: str) -> tuple[str, Document]:
+    """Read one structure as a document for ``jobs.submit``, and make a name for it.
 
     A file with several structures is an error without an index. ASE would take the last one, and
     users may mean another, or all.
     """
+    if (of_job := read_job_text(text)) is not None:
+        return _of_job(of_job)
     path, index = _split(text)
+    plain = _poscar(path) if index in _ONLY else None
+    if plain is not None:
+        return fit(_stem(path)), plain
     _require(path)
     frames = _frames(path, index)
     if len(frames) > 1:
@@ -58,23 +63,10 @@ def read_structure(text: str) -> tuple[str, Atoms]:
             f"choose with {path}@N, counted from 0, or {path}@-1 for the last"
         )
     name, atoms = frames[0]
-    if isinstance(atoms, InvalidJob):
-        raise atoms
-    return fit(name), atoms
-
-
-def read_document(text: str) -> tuple[str, Document]:
-    """Read one structure as a document for ``jobs.submit``; see `read_structure`."""
-    if (of_job := read_job_text(text)) is not None:
-        return _of_job(of_job)
-    path, index = _split(text)
-    plain = _poscar(path) if index in _ONLY else None
-    if plain is not None:
-        return fit(_stem(path)), plain
-    from crystalmath.recipes.structures import to_ase_json
-
-    name, atoms = read_structure(text)
-    return name, to_ase_json(atoms)
+    document = _document(atoms)
+    if isinstance(document, InvalidJob):
+        raise document
+    return fit(name), document
 
 
 def read_documents(

@@ -23,6 +23,7 @@ from crystalmath.cli.shared.parameter_options import (
     parse_step_clusters,
     parse_step_resources,
     parse_walltime,
+    source_of,
 )
 from crystalmath.cli.shared.structure_files import Document
 from crystalmath.errors import CrystalMathError, InvalidJob
@@ -233,15 +234,13 @@ _READ: dict[str, Callable[[Any], object]] = {
 
 def require_none(recipe: str) -> None:
     """Refuse a command without a structure if its recipe needs one (`typer.BadParameter`)."""
-    from crystalmath.config import load, remote_name
+    from crystalmath.config import remote_name
     from crystalmath.recipes.arguments import check_structure
-    from crystalmath.recipes.lookup import full_name, look_up
 
     if remote_name():
         return  # its server knows its recipes
-    allow = load().recipes_allow
     try:
-        known_recipe = look_up(full_name(recipe, allow), allow)
+        known_recipe = source_of(recipe)
     except InvalidJob:
         return  # the check of the job reports problems of the recipe
     try:

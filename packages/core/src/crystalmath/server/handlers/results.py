@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import json
 import time
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, cast
 
 from crystalmath import server
@@ -275,7 +274,7 @@ async def handle_jobs_logs(service: JobService, params: LogsParams) -> LogPart:
         )
         if snapshot != before:
             await large.turn()
-            answer = await in_slices("files", job_answers.read_file(snapshot, params))
+            answer = await in_slices("files", job_answers.read_file(service, snapshot, params))
         left = end - time.monotonic()
         if answer["text"] or answer["finished"] or left <= 0:
             return answer
@@ -337,19 +336,20 @@ def _listed(
         had = f"{job.attempt} attempt{'s' if job.attempt > 1 else ''}"
         raise InvalidJob(f"job {job_id} has had {had}, there is no attempt {attempt} to list")
     number = attempt or job.attempt
-    work_dir = Path(service.directory(job_id).work(number))
     files: list[WorkFile] = []
     count = 0
-    for count, file in enumerate(files_below(str(work_dir)), 1):
-        files.append(file)
-        if len(files) == 2 * _MOST_FILES:
-            files = _first(files)
-        if count % PAGE == 0:
-            yield
+    with service.files(job_id) as directory:
+        work_dir = directory.work(number)
+        for count, file in enumerate(files_below(work_dir), 1):
+            files.append(file)
+            if len(files) == 2 * _MOST_FILES:
+                files = _first(files)
+            if count % PAGE == 0:
+                yield
     return {
         "job_id": job_id,
         "attempt": number,
-        "work_dir": str(work_dir),
+        "work_dir": work_dir,
         "files": [
             {
                 "file": as_text(file.path),

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import secrets
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, TypedDict, TypeVar, cast
+from typing import TYPE_CHECKING, Annotated, Any, TypedDict, TypeVar, cast
 
 from attrs import asdict
 
 from crystalmath import server
-from crystalmath.errors import InvalidJob
+from crystalmath.errors import CrystalMathError, InvalidJob
 from crystalmath.models.fields import Limits
 from crystalmath.models.filters import JobFilter, all_filters, filters_in, read_filters
 from crystalmath.reading.job_answers import PAGE
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
     from crystalmath.jobs.removal import Use
     from crystalmath.quacc.store import JobMetadata
+    from crystalmath.running.job_packs import Packed
     from crystalmath.service import JobService
 
 
@@ -62,21 +63,32 @@ def _largest(uses: Mapping[_Group, Use]) -> list[tuple[_Group, Use]]:
     return sorted(uses.items(), key=lambda item: (-item[1].size, str(item[0])))[:_MOST]
 
 
-class PruneParams(TypedDict, total=False):
-    """The parameters of ``jobs.prune`` beside filters."""
+class UnpackParams(TypedDict, total=False):
+    """The parameters of ``jobs.unpack`` beside filters."""
 
     job_ids: Annotated[JobIds, "exactly these jobs, without filters"]
     older_s: Annotated[float, Limits(minimum=0), "only jobs that ended longer ago, in seconds"]
+    limit: Annotated[
+        int, Limits(minimum=1, maximum=MOST_JOBS), "how many jobs at most; default: 1000"
+    ]
+    cursor: Annotated[str, "the `cursor` of the answer before"]
+
+
+class PackParams(UnpackParams, total=False):
+    """The parameters of ``jobs.pack`` beside filters."""
+
+    dry_run: Annotated[bool, "change nothing; default: false"]
+
+
+class PruneParams(UnpackParams, total=False):
+    """The parameters of ``jobs.prune`` beside filters."""
+
     larger: Annotated[Count, "only jobs with more bytes to remove"]
     keep_results: Annotated[
         bool,
         "only the heavy files: wave functions, charge densities, copies of POTCARs; default: false",
     ]
     dry_run: Annotated[bool, "remove nothing; default: false"]
-    limit: Annotated[
-        int, Limits(minimum=1, maximum=MOST_JOBS), "how many jobs at most; default: 1000"
-    ]
-    cursor: Annotated[str, "the `cursor` of the answer before"]
 
 
 @method(server.JOBS_PRUNE, by_server=True)
@@ -90,32 +102,35 @@ async def handle_jobs_prune(
     ``job_ids``, or by filters, an age or a size, which must all match. With ``dry_run`` nothing is
     removed. If ``cursor`` is not ``null``, call again with it for the rest.
     """
-    filters = filters_in(params)
-    for wider in ("steps", "all_tries"):  # steps and superseded jobs are always included
-        filters.pop(wider, None)
-    choice = Choice(
-        job_ids=params.get("job_ids"),
-        older_s=params.get("older_s"),
-        larger=params.get("larger"),
-        keep_results=params.get("keep_results", False),
-        filters=all_filters(filters),
-    )
-    work = service.prune(
-        choice,
-        dry_run=params.get("dry_run", False),
-        limit=params.get("limit", 1000),
-        cursor=params.get("cursor"),
-    )
+    choice = _choice(params)
+    work = service.prune(choice, dry_run=params.get("dry_run", False), **_page(params))
     pruned: Pruned = await in_slices("files", work)
     return {
         "jobs": [
             _pruned(job, use.heavy_size if choice.keep_results else use.size)
             for job, use in pruned.jobs
         ],
-        "left": [{"job_id": job_id, **trouble(error)} for job_id, error in pruned.left],
+        "left": _left(pruned.left),
         "cursor": pruned.cursor,
         "error": None,
     }
+
+
+def _choice(params: Any) -> Choice:
+    filters = filters_in(params)
+    for wider in ("steps", "all_tries"):  # steps and superseded jobs are always included
+        filters.pop(wider, None)
+    return Choice(
+        job_ids=params.get("job_ids"),
+        older_s=params.get("older_s"),
+        larger=params.get("larger"),
+        keep_results=params.get("keep_results", False),
+        filters=all_filters(filters),
+    )
+
+
+def _page(params: Any) -> dict[str, Any]:
+    return {"limit": params.get("limit", 1000), "cursor": params.get("cursor")}
 
 
 def _pruned(job: JobMetadata, size: int) -> answers.PrunedJob:
@@ -127,6 +142,44 @@ def _pruned(job: JobMetadata, size: int) -> answers.PrunedJob:
         "finished_at": job.finished_at,
         "size": size,
     }
+
+
+def _left(jobs: list[tuple[str, CrystalMathError]]) -> list[answers.LeftJob]:
+    return [{"job_id": job_id, **trouble(error)} for job_id, error in jobs]
+
+
+# --- packs -----------------------------------------------------------------------------------
+
+
+@method(server.JOBS_PACK, by_server=True)
+async def handle_jobs_pack(
+    service: JobService, params: Annotated[PackParams, JobFilter]
+) -> answers.PackedJobs:
+    """Put the run directories of jobs that have ended into packs, files of up to 1000 jobs.
+
+    Packed jobs answer all methods as before; those that read files beside results bring a job back
+    first. Jobs that have not ended stay, and so do jobs whose files an unfinished job will read.
+    Choose the jobs as for ``jobs.prune``; without a choice all are packed. If ``cursor`` is not
+    ``null``, call again with it for the rest.
+    """
+    work = service.pack(_choice(params), dry_run=params.get("dry_run", False), **_page(params))
+    return _packed(await in_slices("files", work))
+
+
+@method(server.JOBS_UNPACK, by_server=True)
+async def handle_jobs_unpack(
+    service: JobService, params: Annotated[UnpackParams, JobFilter]
+) -> answers.PackedJobs:
+    """Bring the run directories of packed jobs back to their places.
+
+    Choose the jobs as for ``jobs.pack``; without a choice all are brought back.
+    """
+    return _packed(await in_slices("files", service.unpack(_choice(params), **_page(params))))
+
+
+def _packed(packed: Packed) -> answers.PackedJobs:
+    left, cursor = _left(packed.left), packed.cursor
+    return {"job_ids": packed.job_ids, "left": left, "cursor": cursor, "error": None}
 
 
 # --- travelling ------------------------------------------------------------------------------

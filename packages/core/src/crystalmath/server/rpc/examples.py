@@ -140,6 +140,7 @@ _OPTIONAL: dict[str, dict[str, Any]] = {
         "totals": True,
     },
     "jobs.logs": {"tail": 1},
+    "jobs.pack": {"older_s": 604_800, "dry_run": True},
     "jobs.progress": {"history": True},
     "jobs.prune": {"older_s": 2_592_000, "keep_results": True, "dry_run": True},
     "jobs.reread": {"settings": {"CHECK_CONVERGENCE": "False"}},
