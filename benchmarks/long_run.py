@@ -20,8 +20,9 @@ import statistics
 import sys
 import tempfile
 import time
+from collections import Counter
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from usage import cpu_s, files, memory_mb, pids
 
@@ -38,6 +39,8 @@ WORKERS = 2
 TOGETHER, AHEAD = 1000, 10
 #: The pauses between polls, and between counts of ended jobs, in seconds.
 POLL_S, COUNT_S = 0.1, 5.0
+#: How long futures may end after their jobs, in seconds.
+FOLLOW_S = 60.0
 LABELS = {"project": "long"}
 
 
@@ -68,7 +71,11 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--jobs", type=int, default=100_000, help="how many relaxations")
     parser.add_argument("--engine", default="parsl", help="parsl or local")
     parser.add_argument(
-        "--kill-every", type=float, default=600.0, metavar="S", help="seconds between kills; 0: none"
+        "--kill-every",
+        type=float,
+        default=600.0,
+        metavar="S",
+        help="seconds between kills; 0: none",
     )
     parser.add_argument("--home", help="the home to use and keep; default: a temporary one")
     return parser.parse_args()
@@ -79,7 +86,7 @@ def _dimers(numbers: range) -> Iterator[Atoms]:
     from ase import Atoms
 
     for number in numbers:
-        dimer = Atoms("Cu2", [[0.0, 0.0, 0.0], [0.0, 0.0, 2.1 + 0.2 * number % 1000 / 1000]])
+        dimer = Atoms("Cu2", [[0.0, 0.0, 0.0], [0.0, 0.0, 2.1 + 0.2 * (number % 1000) / 1000]])
         dimer.rattle(0.02, seed=number)
         yield dimer
 
@@ -184,30 +191,34 @@ class _Run:
             attempts[job.job_id] = job.attempt
             states[job.state.value] = states.get(job.state.value, 0) + 1
         lost = self.options.jobs - states.get("completed", 0) - states.get("failed", 0)
-        waiting = sum(not future.done() for future in self.futures)
-        # A relaxation leaves one trajectory; a second one was computed by another attempt.
-        doubled = len(attempts) - len(wanted) + sum(map(_completed_twice, self._folders()))
+        # The client learns of the last ends a moment after the server has recorded them.
+        end = time.monotonic() + FOLLOW_S
+        while (waiting := sum(not future.done() for future in self.futures)) and (
+            time.monotonic() < end
+        ):
+            time.sleep(1.0)
+        doubled = len(attempts) - len(wanted) + self._computed_again()
         again = sum(attempt > 1 for attempt in attempts.values())
         entries, size = files(self.home)
         print(
             f"{self.options.jobs} jobs in {took:.0f} s, {self.options.jobs / took:.1f} a second, "
             f"CPU {1e3 * used / self.options.jobs:.1f} ms a job (without processes killed)"
         )
-        print(f"states: {states}; {self.kills} kills, down for at most {max(self.down, default=0):.1f} s")
+        down = max(self.down, default=0.0)
+        print(f"states: {states}; {self.kills} kills, down for at most {down:.1f} s")
         print(f"lost {lost}, doubled {doubled}, begun again {again}, futures waiting {waiting}")
         print(
-            f"home: {entries} entries, {size / 1e6:.0f} MB; "
-            f"{entries / self.options.jobs:.2f} entries and {size / 1e3 / self.options.jobs:.2f} kB a job"
+            f"home: {entries} entries, {size / 1e6:.0f} MB; {entries / self.options.jobs:.2f} "
+            f"entries and {size / 1e3 / self.options.jobs:.2f} kB a job"
         )
         return int(bool(lost or doubled or waiting or states.get("failed")))
 
-    def _folders(self) -> Iterator[Any]:
-        with os.scandir(Path(self.home, "jobs")) as folders:
-            yield from folders
-
-
-def _completed_twice(folder: os.DirEntry[str]) -> bool:
-    return False
+    def _computed_again(self) -> int:
+        """Count the relaxations that ended beyond the first of their job."""
+        # quacc compresses the trajectory once a relaxation has ended.
+        runs = Path(self.home, "jobs").glob("*/*.work/quacc-*/opt.traj.gz")
+        ended = Counter(path.parts[-4] for path in runs)
+        return sum(ended.values()) - len(ended)
 
 
 if __name__ == "__main__":
