@@ -555,6 +555,9 @@ class Passes:
     def is_gone(self):
         return False
 
+    def is_packed(self):
+        return False
+
     def outcome(self, attempt):
         return {"state": self.told[attempt]["state"]}
 

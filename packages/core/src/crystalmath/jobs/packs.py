@@ -31,7 +31,7 @@ import threading
 import time
 import zlib
 from collections import OrderedDict
-from typing import TYPE_CHECKING, NamedTuple, TypeAlias
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 from urllib.parse import quote
 
 from crystalmath._permissions import make_own
@@ -41,8 +41,6 @@ from crystalmath.processes import is_locked
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
-
-    from _typeshed import WriteableBuffer
 
 #: The most jobs of a pack, and the size of their files in bytes from which it takes no further job.
 MOST_JOBS = 1000
@@ -378,7 +376,7 @@ class _Pieces(io.RawIOBase):
         self._position = max(0, begin + offset)
         return self._position
 
-    def readinto(self, buffer: WriteableBuffer) -> int:
+    def readinto(self, buffer: Any) -> int:
         at = bisect.bisect_right(self._ends, self._position)
         if at == len(self._ends):
             return 0

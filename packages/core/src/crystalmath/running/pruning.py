@@ -170,7 +170,8 @@ def _filtered(recorder: Recorder, choice: Choice, before: str | None) -> Iterato
     # Only the record counts: the owner of a job may be about to read its outcome.
     filters = cast("StoreSelection", {"state": _ENDED, **choice.filters, "pruned": False})
     if choice.older_s is not None:
-        filters["ended_before"] = time.time() - choice.older_s
+        now = time.time()
+        filters["ended_before"] = now - min(choice.older_s, now)  # no float holds every age
     while page := recorder.store.list(limit=_PAGE, before=before, **filters):
         yield from page
         before = page[-1].job_id
