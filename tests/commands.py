@@ -13,10 +13,12 @@ import pytest
 from crystalmath.cli import main
 
 
-def ran(*command, check=False, **more):
-    """Run a program to its end; give what it left behind, as text."""
+def ran(*command, check=False, timeout=600, **more):
+    """Run a program to its end, for ``timeout`` s at most; give what it left behind, as text."""
     command = [str(word) for word in command]
-    return subprocess.run(command, capture_output=True, text=True, check=check, **more)
+    return subprocess.run(
+        command, capture_output=True, text=True, check=check, timeout=timeout, **more
+    )
 
 
 def restricted():

@@ -25,6 +25,10 @@ def machine(tmp_path):
     machine.end()
 
 
+def ended_by_ctrl_c(command):
+    return f"timeout --foreground --signal=INT 6 {command[0]} || test $? = 124"
+
+
 def test_the_first_remote_job_and_two_clusters(machine, home, tmp_path):
     kite = machine.table("kite", home=str(tmp_path / "kite"))
     (home / "config.toml").write_text(machine.table() + kite)
@@ -32,6 +36,8 @@ def test_the_first_remote_job_and_two_clusters(machine, home, tmp_path):
     (both,) = [block for block in BLOCKS if "hawk,kite list" in block]
     both = "".join(line for line in both.splitlines(keepends=True) if "remotes add" not in line)
     both = both.replace("3f2a91c4", "$id").replace(" --label project=alloys", "")
+    both, watches = re.subn(".*--watch$", ended_by_ctrl_c, both, flags=re.MULTILINE)
+    assert watches == 1
     (check,) = [block for block in BLOCKS if "remotes check hawk      #" in block]
     folder = tmp_path / "laptop"
     folder.mkdir()
