@@ -60,7 +60,7 @@ class PageLibraries(BuildHookInterface):
             with tempfile.TemporaryDirectory() as folder:
                 self._install(Path(folder))
                 self._copy(Path(folder))
-        # hatchling looks for licences before it calls hooks, and then found none of these.
+        # hatchling collects licences before it calls hooks, when these may not be there yet.
         licences = self.metadata.core.license_files
         brought = {f"{FOLDER}/{name}" for _, name in self._licences()}
         licences[:] = sorted({*licences, *brought})
@@ -69,17 +69,13 @@ class PageLibraries(BuildHookInterface):
     def _vendor(self) -> Path:
         return Path(self.root, FOLDER)
 
-    def _locked(self) -> dict[str, dict[str, Any]]:
-        """Return what the lock has of each package, by its folder."""
-        text = Path(self.root, "package-lock.json").read_text(encoding="utf-8")
-        packages: dict[str, dict[str, Any]] = json.loads(text)["packages"]
-        return {folder: package for folder, package in packages.items() if folder}
-
     def _licences(self) -> Iterator[tuple[str, str]]:
         """Yield the folder of each package, with the name of its licence among our files."""
-        for folder, package in self._locked().items():
-            name = folder.rpartition("node_modules/")[2].lstrip("@").replace("/", "-")
-            yield folder, f"licences/{name}-{package['version']}.txt"
+        lock = json.loads(Path(self.root, "package-lock.json").read_text(encoding="utf-8"))
+        for folder, package in lock["packages"].items():
+            if folder:  # the empty one is our own package.json
+                name = folder.rpartition("node_modules/")[2].lstrip("@").replace("/", "-")
+                yield folder, f"licences/{name}-{package['version']}.txt"
 
     def _stamp(self) -> str:
         """Return a hash of all that the files are made from."""
@@ -138,6 +134,7 @@ class PageLibraries(BuildHookInterface):
                 self._fail(f"{package} of package-lock.json has no file with its licence")
             texts[name] = paths[0].read_text(encoding="utf-8")
         self._vendor.joinpath("licences").mkdir(parents=True, exist_ok=True)
+        self._vendor.joinpath(STAMP).unlink(missing_ok=True)
         # Other builds may read the files, or write the same.
         staged = self._vendor / f".{os.getpid()}"
         for name, text in {**texts, STAMP: self._stamp()}.items():
