@@ -62,7 +62,9 @@ def _use(session: nox.Session, name: str) -> None:
         session.error(f"{debian['folder']} is missing: apt-get install {debian['package']}")
     folder = ROOT / ".nox" / name
     packages = list(_expand(declared["install"]))
-    files = (LOCK, "pyproject.toml", *(f"{package}/pyproject.toml" for package in PACKAGES))
+    files = [LOCK, "pyproject.toml", *(f"{package}/pyproject.toml" for package in PACKAGES)]
+    # The build of an editable package brings the libraries of the page.
+    files += ["packages/web/hatch_build.py", "packages/web/package-lock.json"]
     wanted = "\n".join([*packages, *((ROOT / file).read_text(encoding="utf-8") for file in files)])
     installed = folder / "installed.txt"
     # Sessions run side by side, and an installer removes files for a moment that others use.

@@ -216,7 +216,13 @@ def create_app(
         The secrets with which a page gets in.
     read_only : bool
         Whether to refuse methods that change something.
+
+    Raises
+    ------
+    CrystalMathError
+        The source tree lacks the libraries of the page, which a build brings.
     """
+    require_libraries()
     app = _App(client, known, read_only=read_only)
     routes = [
         Route("/", app.page, methods=["GET"]),
@@ -227,6 +233,15 @@ def create_app(
     ]
     refusals: Mapping[Any, Any] = {RefusalError: RefusalError.answer, Exception: _failed}
     return Guard(Starlette(routes=routes, exception_handlers=refusals)), app.end
+
+
+def require_libraries() -> None:
+    """Refuse a page whose libraries are missing, as in a clone that git has cleaned."""
+    if not (PAGE / "vendor" / "stamp.txt").exists():
+        raise CrystalMathError(
+            f"{PAGE / 'vendor'} lacks the libraries of the page: install crystalmath-web again "
+            "(`pip install ./packages/web` in a clone, with -e as before)"
+        )
 
 
 def _failed(_: Request, error: Exception) -> Response:

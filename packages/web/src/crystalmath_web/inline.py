@@ -13,7 +13,7 @@ import re
 from html import escape
 from typing import TYPE_CHECKING, Any
 
-from crystalmath_web.app import PAGE
+from crystalmath_web.app import PAGE, require_libraries
 
 if TYPE_CHECKING:
     from crystalmath.client import Client
@@ -77,6 +77,7 @@ class View:
 
     def __init__(self, client: Client, job_id: str) -> None:
         job = client.job(job_id)
+        require_libraries()
         self._title = f"Structure of job {job_id}"
         self._answers: dict[str, Any] = {"job": {"job_id": job_id, "status": job.state.value}}
         if frames := _frames(client, job_id):
