@@ -163,9 +163,11 @@ class StructuresReadParams(TypedDict, total=False):
 
 @method(server.STRUCTURES_READ, pool="reading structures", bulk=True)
 def handle_structures_read(service: JobService, params: StructuresReadParams) -> Structures:
-    """Read the structures of a text in CIF, XYZ, extended XYZ or the format of POSCAR.
+    """Read the structures of a text: POSCAR, CIF, XYZ, extended XYZ, or the input of pw.x.
 
-    Nothing is recorded. The answer has the first 1000 structures, and 100,000 atoms at most.
+    XSF, PDB, MOL, SDF and GEN are read as well. Readers of other formats open further files,
+    evaluate what they read, or do not notice a missing end. Nothing is recorded. The answer has the
+    first 1000 structures, and 100,000 atoms at most.
     """
     from crystalmath.recipes.structures import read_text, to_ase_json
 
