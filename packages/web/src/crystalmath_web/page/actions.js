@@ -2,7 +2,7 @@
 
 import { Fragment, Trouble, bytes, html, link, useEffect, useRef, useState } from "./lib.js";
 import { call, session } from "./server.js";
-import { Parameters, Place, paramsOf, placeOf } from "./submit.js";
+import { Parameters, Place, paramsOf, placeOf } from "./parameters.js";
 import { Export } from "./table.js";
 
 /** How long after the last key the server is asked what would come of it, in milliseconds. */

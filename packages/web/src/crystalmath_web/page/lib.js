@@ -55,6 +55,10 @@ export const ENERGY_DIGITS = 4;
 /** Digits of a force in eV/Å behind the point, as `force_text` has them in core. */
 export const FORCE_DIGITS = 4;
 
+/** Write an energy, and a force, with its unit; nothing of what is none. */
+export const energyText = (value) => (value === null || value === undefined ? "" : `${fixed(value, ENERGY_DIGITS)} eV`);
+export const forceText = (value) => (value === null || value === undefined ? "" : `${fixed(value, FORCE_DIGITS)} eV/Å`);
+
 /** Number ionic steps as their program does, on from there in a later calculation, as `step_numbers` does in core. */
 export function stepNumbers(steps) {
   let shift = 0;
@@ -129,15 +133,15 @@ export const errorOf = (job) => (job.status === "cancelled" && job.error === "ca
 export const runtime = (job) =>
   job.started_at ? (job.finished_at ?? now.value) - job.started_at : null;
 
-/** Copy a text, and say so for a moment. */
-export function Copy({ text, label = "copy" }) {
+/** Copy a text, and say so for a moment; `what` it is, for those who hear the page. */
+export function Copy({ text, label = "copy", what = "" }) {
   const [done, setDone] = useState(false);
   const copy = async () => {
     await navigator.clipboard.writeText(text);
     setDone(true);
     setTimeout(() => setDone(false), 1500);
   };
-  return html`<button class="quiet" onClick=${copy}>${done ? "copied" : label}</button>`;
+  return html`<button type="button" class="quiet copy" aria-label=${what && `${done ? "Copied" : "Copy"} ${what}`} onClick=${copy}>${done ? "copied" : label}</button>`;
 }
 
 /**
