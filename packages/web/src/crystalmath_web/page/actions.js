@@ -80,7 +80,7 @@ function Changes({ ids, onChanges }) {
     const recipes = new Set(rows.map((row) => row.recipe));
     const isOne = recipes.size === 1 && rows.length === ids.length;
     if (ids.length === 1) setBefore(await call("jobs.specification", { job_id: ids[0] }));
-    setDescribed(isOne ? await call("recipes.describe", { recipe: [...recipes][0] }) : {});
+    setDescribed(isOne ? await call("recipes.describe", { recipe: [...recipes][0], members: true }) : {});
   };
   useEffect(() => {
     look().catch(() => setDescribed({})); // its parameters can still be written as JSON

@@ -3,7 +3,7 @@
 import {
   Copy, Fragment, State, Trouble, html, link, shortId, useEffect, useMemo, useRef, useState, visible,
 } from "./lib.js";
-import { Field, Place, findingsByPlace, paramsOf, placeOf, placesOf, schemaAt, setIn, valueAt } from "./parameters.js";
+import { Field, Place, findingsByPlace, paramsOf, placeOf, placesOf, schemaAt, spanText, valueAt } from "./parameters.js";
 import { call, session } from "./server.js";
 
 /** How long after the last key the server is asked whether it would take a repair, in milliseconds. */
@@ -80,14 +80,13 @@ const REPAIRS = {
       ? { title: "Smaller steps, from the beginning", values: { "opt_params.optimizer_kwargs": '{"maxstep": 0.05}' } }
       : schemaAt(described, "potim") ? { title: "Smaller steps, from the beginning", values: { potim: 0.2 } } : null,
   longer: ({ job }) => ({
-    title: "A longer walltime, from the last geometry", continued: true, place: true,
-    terms: { walltime: job.walltime_s ? String(Number(((2 * job.walltime_s) / 3600).toPrecision(4))) : "" },
+    title: "A longer walltime", continued: true, place: true, terms: { walltime: job.walltime_s ? spanText(2 * job.walltime_s) : "" },
   }),
   memory: ({ job }) => ({
     title: "More memory", place: true, terms: { memory_mb: job.resources?.memory_mb ? String(2 * job.resources.memory_mb) : "" },
   }),
   resources: () => ({ title: "Other resources", place: true }),
-  elsewhere: () => ({ title: "On another cluster", place: true }),
+  elsewhere: ({ places }) => (places > 1 ? { title: "On another cluster", place: true } : null),
   scf: ({ described, params }) => {
     if (schemaAt(described, "nelm")) {
       return { title: "More electronic steps, and a steadier algorithm", values: { nelm: 2 * (Number(params.nelm) || DEFAULT_NELM), algo: "All" } };
@@ -132,17 +131,19 @@ function useFailure(job, story) {
     const read = async () => {
       const step = STEP.exec(job.error ?? "");
       const id = step?.[2] ?? job.job_id;
-      const [specification, result, own] = await Promise.all([
+      const [specification, result, own, engines, clusters] = await Promise.all([
         call("jobs.specification", { job_id: id, job: true, progress: true }).catch(() => null),
         call("jobs.result", { job_id: id, brief: true }).catch(() => null),
         step ? call("jobs.result", { job_id: job.job_id, brief: true }).catch(() => null) : null,
+        call("engines.list").then((told) => told.engines.filter((one) => one.loads).length, () => 0),
+        call("clusters.list").then((told) => told.clusters.length, () => 0),
       ]);
       const subject = specification?.job ?? job;
       const described = await call("recipes.describe", { recipe: subject.recipe, members: true }).catch(() => ({ parameters: null }));
       if (ended) return;
       setState({
         job: subject, described, params: specification?.params ?? story.params, progress: specification?.progress ?? null,
-        steps: specification?.progress?.ionic_step, traceback: result?.traceback ?? own?.traceback ?? "", step: step && { name: step[1], id },
+        steps: specification?.progress?.ionic_step, places: engines + clusters, traceback: result?.traceback ?? own?.traceback ?? "", step: step && { name: step[1], id },
       });
     };
     read().catch((error) => ended || setState({ error }));
@@ -169,6 +170,12 @@ function filesOf(job, progress) {
 
 const fileLink = (job, file) => link({ view: "job", id: job.job_id, part: "files", file });
 
+/** Show the end of a long text: the error is there. */
+const toEnd = ({ currentTarget }) => {
+  const box = currentTarget.querySelector("pre");
+  box.scrollTop = box.scrollHeight;
+};
+
 export function Failure({ job, story }) {
   const failure = useFailure(job, story);
   const subject = failure.job ?? job;
@@ -190,7 +197,7 @@ export function Failure({ job, story }) {
         <dt>Log</dt><dd><a href=${link({ view: "job", id: subject.job_id, part: "log" })}>the job's log</a></dd>
       </dl>
       ${rest.length > 0 && html`<details open><summary>What the program wrote last</summary><pre class="code" tabindex="0">${visible(rest.join("\n"))}</pre></details>`}
-      ${failure.traceback && html`<details><summary>Traceback, the last lines</summary>
+      ${failure.traceback && html`<details onToggle=${toEnd}><summary>Traceback, the last lines</summary>
         <pre class="code" tabindex="0">${visible(lines.slice(-LAST).join("\n"))}</pre>
         <p class="note">${lines.length > LAST && html`<a href=${link({ view: "job", id: subject.job_id, part: "result" })}>all ${lines.length} lines</a> `}
           <${Copy} text=${failure.traceback} what="the traceback" /></p></details>`}
@@ -234,18 +241,25 @@ function Repairs({ job, subject, names }) {
 /** A repair as a form: its values can be changed, and the server says whether it would take them. */
 function Form({ job, subject, repair }) {
   const { described, params, step } = subject;
+  // Of a flow, the name of the step's function leads to the parameters of its steps.
+  const stepName = step && step.name.split("/").at(-1).split("#")[0];
   const [values, setValues] = useState(repair.values);
   const [terms, setTerms] = useState(repair.terms);
   const [continued, setContinued] = useState(repair.continued);
   const [answer, setAnswer] = useState({});
   const [busy, setBusy] = useState(false);
+  const [anew, setAnew] = useState(false);
+  const touched = useRef(false);
   const key = useRef({});
+  const goOn = (event) => {
+    touched.current = true;
+    setContinued(event.target.checked);
+  };
   const wanted = JSON.stringify([values, terms, continued]);
   const written = useMemo(() => {
     try {
       let changed = paramsOf(described, values);
-      // Of a flow, the name of the step's function leads to the parameters of its steps.
-      if (step && Object.keys(changed).length) changed = setIn({}, [step.name.split("/").at(-1).split("#")[0]], changed);
+      if (stepName && Object.keys(changed).length) changed = { [stepName]: changed };
       return { asked: { ...(Object.keys(changed).length && { params: changed }), ...placeOf(terms), ...(continued && { continued: true }) } };
     } catch (error) {
       return { error };
@@ -259,7 +273,12 @@ function Form({ job, subject, repair }) {
         ({ jobs: [one] }) => one,
         (error) => ({ status: "error", error: error.message, findings: error.findings }),
       );
-      if (!ended) setAnswer({ wanted, told });
+      if (ended) return;
+      // What was prepared is taken back where the job has left no geometry.
+      if (continued && !touched.current && /cannot be continued/.test(told.error ?? "")) {
+        setAnew(true);
+        setContinued(false);
+      } else setAnswer({ wanted, told });
     }, PAUSE);
     return () => {
       ended = true;
@@ -286,10 +305,11 @@ function Form({ job, subject, repair }) {
   if (answer.done) return html`<div role="status"><${Repaired} id=${answer.done} /></div>`;
   const set = (path) => (text) => setValues((all) => ({ ...all, [path]: text }));
   return html`<form class="prepared" onSubmit=${act}>
-    ${Object.keys(values).map((path) => html`<${Field} key=${path} path=${path} schema=${schemaAt(described, path) ?? {}} value=${values[path]}
+    ${Object.keys(values).map((path) => html`<${Field} key=${path} path=${path} label=${stepName ? `${stepName}: ${path}` : path} schema=${schemaAt(described, path) ?? {}} value=${values[path]}
       before=${valueAt(params, path)} findings=${findings.get(`params.${path}`)} onValue=${set(path)} />`)}
     ${repair.place && html`<${Place} terms=${terms} before=${job} findings=${findings} onTerms=${setTerms} />`}
-    ${continued !== undefined && html`<label><input type="checkbox" checked=${continued} onChange=${(event) => setContinued(event.target.checked)} /> Go on from the last geometry</label>`}
+    ${continued !== undefined && html`<label><input type="checkbox" checked=${continued} onChange=${goOn} /> Go on from the last geometry</label>`}
+    ${anew && !continued && html`<p class="note">It left no geometry from which the next one could go on, so that one begins anew.</p>`}
     <div aria-live="polite">
       ${written.error ? html`<p class="trouble" role="alert">${written.error.message}</p>`
       : !told ? html`<p class="note">Checking …</p>`

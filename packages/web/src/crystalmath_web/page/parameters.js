@@ -390,7 +390,7 @@ export function Place({ terms, before = null, findings = null, onTerms }) {
     ]),
     ...(clusters ?? []).map((one) => [`cluster ${one.name}`, `${one.name}, by ${one.engine}`]),
   ];
-  const hours = before?.walltime_s ? String(before.walltime_s / 3600) : "";
+  const hours = before?.walltime_s ? spanText(before.walltime_s) : "";
   const where = [...(findings?.get("cluster") ?? []), ...(findings?.get("engine") ?? [])];
   const walltime = findings?.get("walltime_s");
   const resources = findings?.get("resources") ?? [];
@@ -401,8 +401,8 @@ export function Place({ terms, before = null, findings = null, onTerms }) {
         ${places.map(([value, title]) => html`<option value=${value}>${title}</option>`)}
       </select><${Told} id="where-findings" findings=${where} /></div>
     <div class="field"><label for="walltime">Walltime (h)</label>
-      <input id="walltime" value=${terms.walltime ?? ""} placeholder=${hours} onInput=${set("walltime")} inputmode="decimal" ...${marks("walltime", walltime, false)} />
-      <${Told} id="walltime-findings" findings=${walltime} /></div>
+      <input id="walltime" value=${terms.walltime ?? ""} placeholder=${hours} onInput=${set("walltime")} inputmode="decimal" ...${marks("walltime", walltime)} />
+      <small id="walltime-told">hours, or with a unit: 90 s, 30 min, 2 d</small><${Told} id="walltime-findings" findings=${walltime} /></div>
     <details open=${isOpen || null}><summary>Resources</summary><div class="resources">
       ${Object.entries(RESOURCES).map(
         ([name, title]) => html`<label>${title}
@@ -413,13 +413,25 @@ export function Place({ terms, before = null, findings = null, onTerms }) {
   <//>`;
 }
 
+const SECONDS = { s: 1, min: 60, h: 3600, d: 86400 };
+
+/** Write a span of time as the form reads it: in hours, a short one in seconds. */
+export const spanText = (seconds) => (seconds < 360 ? `${seconds} s` : String(Number((seconds / 3600).toPrecision(6))));
+
+/** Read a span of time in seconds. */
+function spanOf(text) {
+  const [, number, unit = "h"] = /^\s*([\d.]+)\s*(s|min|h|d)?\s*$/.exec(text) ?? [];
+  const seconds = Number(number) * SECONDS[unit];
+  if (!(seconds > 0)) throw Misread.at("walltime_s", `${visible(text)}: the walltime is a number of hours, or has a unit: 90 s, 30 min, 2 d`);
+  return seconds;
+}
+
 /** Read what was typed of a place, as jobs.submit and jobs.retry take it. */
 export function placeOf(terms) {
   const asked = {};
   const [kind, place] = (terms.cluster ?? "").split(/ (.*)/s);
   if (place) asked[kind] = place;
-  if (terms.walltime) asked.walltime_s = Number(terms.walltime) * 3600;
-  if (Number.isNaN(asked.walltime_s)) throw Misread.at("walltime_s", `${visible(terms.walltime)}: the walltime is a number of hours`);
+  if (terms.walltime) asked.walltime_s = spanOf(terms.walltime);
   for (const name of Object.keys(RESOURCES)) {
     if (!terms[name]) continue;
     const value = TEXTS.includes(name) ? terms[name] : Number(terms[name]);

@@ -269,7 +269,7 @@ function Verdict({ verdicts, findings, onShown }) {
     : `${judged} would be accepted`;
   const mood = error || trouble || wrong.length ? "state failed" : isDone ? "state completed" : "";
   return html`<section class="verdict">
-    <div class="decide"><h2 class=${mood} role="status">${says}</h2>
+    <div class="decide"><div role="status"><h2 class=${mood}>${says}</h2></div>
       <button class="act" disabled=${busy || !jobs.length || wrong.length > 0 || null} onClick=${submit}>
         ${busy ? "Submitting …" : `Submit ${count > 1 ? `${count.toLocaleString()} jobs` : "it"}`}
       </button></div>
