@@ -51,7 +51,7 @@ def test_a_relaxation_that_was_cut_gets_more_steps(ui, browser, client, picture,
     why.get_by_text("A looser threshold").click()
     expect(why.get_by_label("opt_params.fmax")).to_have_value("0.1")
     why.get_by_text("More steps").click()
-    why.get_by_role("button", name="Run it so").click()
+    why.get_by_role("button", name="Run the repair").click()
     link = why.get_by_role("link", name="cut job")
     expect(link).to_be_visible()
     expect(page.locator(".superseded")).to_contain_text("superseded by job")
@@ -62,7 +62,7 @@ def test_a_relaxation_that_was_cut_gets_more_steps(ui, browser, client, picture,
     assert client.specification(again.job_id)["params"]["opt_params"]["max_steps"] == 100
     page.get_by_role("link", name=f"job {job.job_id[:8]}").click()
     state(page, "failed")
-    expect(page.get_by_role("button", name="Run it so")).to_have_count(0)
+    expect(page.get_by_role("button", name="Run the repair")).to_have_count(0)
     why.get_by_role("link", name="opt.log").click()
     expect(page.locator("pre.log")).to_contain_text("fmax")
 
@@ -103,7 +103,7 @@ def test_a_flow_names_its_failing_step_and_repairs_it(ui, browser, client):
     expect(why.get_by_role("link", name="relax_job#")).to_be_visible()
     expect(why.get_by_label("relax_job: opt_params.max_steps")).to_have_value("100")
     expect(why.get_by_text("It would be accepted")).to_be_visible()
-    why.get_by_role("button", name="Run it so").click()
+    why.get_by_role("button", name="Run the repair").click()
     expect(page.locator(".superseded")).to_be_visible()
     eventually(lambda: client.job(flow.job_id).superseded_by)
     again = client.job(flow.job_id).superseded_by
@@ -127,7 +127,7 @@ def test_a_job_without_a_geometry_begins_anew_with_more_time(ui, browser, client
     expect(why.get_by_text("It would be accepted")).to_be_visible()
     why.get_by_label("Walltime (h)").fill("3 min")
     expect(why.get_by_text("It would be accepted")).to_be_visible()
-    why.get_by_role("button", name="Run it so").click()
+    why.get_by_role("button", name="Run the repair").click()
     expect(page.locator(".superseded")).to_be_visible()
     (again,) = [one for one in client.list(all_tries=True) if one.job_id != job.job_id]
     assert again.walltime_s == 180

@@ -107,6 +107,7 @@ def test_a_preset_says_what_it_changes_and_a_keyword_becomes_a_field(ui, browser
     told = page.locator(".field", has=page.get_by_label("encut", exact=True))
     expect(told).to_contain_text("Planewave cutoff")
     expect(told).to_contain_text("eV")
+    expect(told).to_contain_text("preset 520")
     page.keyboard.type("30")
     page.set_input_files("input[type=file]", dropped("POSCAR", text_of(rattled(), "vasp")))
     expect(told).to_contain_text("ENCUT is in eV")  # while VASP itself is missing here

@@ -132,9 +132,7 @@ class _App:
             raise RefusalError(400, "the parameters of a method are an object")
         try:
             if method in _WITH_ENVIRONMENT and config.remote_name() is None:
-                params = _with_environment(
-                    method, params, await self._in_thread(_environment)
-                )
+                params = _with_environment(method, params, await self._in_thread(_environment))
             if method == EQUATIONS:
                 return in_json(await self._in_thread(_equations, self._client, params))
             answer = await self._in_thread(self._client.call_json, method, params)
@@ -247,11 +245,9 @@ def _with_environment(
     if method != "jobs.submit_many":
         return {**params, "environment": environment}
     jobs = params.get("jobs")
-    # The server refuses all that is no job.
-    each = [
-        {**job, "environment": environment} if isinstance(job, dict) else job
-        for job in (jobs if isinstance(jobs, list) else [])
-    ]
+    if not isinstance(jobs, list):
+        return params  # the server refuses it, and each that is no job
+    each = [{**job, "environment": environment} if isinstance(job, dict) else job for job in jobs]
     return {**params, "jobs": each}
 
 

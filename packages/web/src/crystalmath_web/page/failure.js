@@ -316,6 +316,6 @@ function Form({ job, subject, repair }) {
       : isGood ? html`<p class="state completed">It would be accepted, as a new job; this one stays.</p>`
       : html`<p class="trouble" role="alert">${visible(told.error ?? "")}</p>`}
     </div>
-    <button type="submit" class="act" disabled=${busy || !isGood}>${busy ? "Submitting …" : "Run it so"}</button>
+    <button type="submit" class="act" disabled=${busy || !isGood}>${busy ? "Submitting …" : "Run the repair"}</button>
   </form>`;
 }

@@ -187,18 +187,19 @@ const broken = (name) => name.split(/(?<=[_.])/).map((part, number) => html`${nu
 
 const json = (value) => (value === undefined ? undefined : JSON.stringify(value));
 
-export function Field({ path, label = path, schema, value, required, before, findings, onValue, onRemove }) {
+export function Field({ path, label = path, schema, value, required, before, preset, findings, onValue, onRemove }) {
   const type = typeOf(schema);
   const id = `parameter-${path}`;
   const byDefault = json(schema.default ?? undefined) ?? schema["x-default"];
-  const initial = json(before) ?? byDefault ?? "";
+  const initial = json(before) ?? json(preset) ?? byDefault ?? "";
+  const origin = before !== undefined ? "as before" : preset !== undefined ? "preset" : "default";
   const common = { id, value: value ?? "", required, spellcheck: false, ...marks(id, findings) };
   const listen = (event) => onValue(event.target.value);
   let input;
   if (type === "boolean" || type === "enum") {
     const choices = type === "boolean" ? ["true", "false"] : schema.enum.map((one) => JSON.stringify(one));
     input = html`<select ...${common} onChange=${listen}>
-      <option value="">${initial && `${before === undefined ? "default" : "as before"}: ${initial}`}</option>
+      <option value="">${initial && `${origin}: ${initial}`}</option>
       ${choices.map((one) => html`<option value=${one}>${one}</option>`)}
     </select>`;
   } else if (type === "object") {
@@ -208,7 +209,7 @@ export function Field({ path, label = path, schema, value, required, before, fin
     input = html`<input ...${common} placeholder=${initial || (type === "array" ? "[]" : "")} onInput=${listen}
       autocomplete="off" inputmode=${decimal ? "decimal" : null} />`;
   }
-  const kind = [KINDS[type], byDefault && `default ${byDefault}`].filter(Boolean).join(", ");
+  const kind = [KINDS[type], byDefault && `default ${byDefault}`, preset !== undefined && `preset ${brief(preset)}`].filter(Boolean).join(", ");
   return html`<div class="field">
     <label for=${id}>${broken(label)}</label>
     <div class="entry">${input}${schema["x-unit"] && html`<span class="unit">${schema["x-unit"]}</span>`}
@@ -277,7 +278,7 @@ function Keywords({ described, form }) {
   return html`<${Fragment}>
     ${shown.map(
       (path) => html`<${Field} key=${path} path=${path} schema=${known[path]} value=${values[path]} findings=${findings?.get(`params.${path}`)}
-        before=${form.before ? valueAt(form.before, path) : undefined} onValue=${set(path)} onRemove=${names.length > FEW && remove(path)} />`,
+        before=${form.before ? valueAt(form.before, path) : undefined} preset=${valueAt(form.preset, path)} onValue=${set(path)} onRemove=${names.length > FEW && remove(path)} />`,
     )}
     ${names.length > FEW &&
     html`<div class="field"><label for="keyword">Add a keyword</label>
@@ -300,7 +301,9 @@ export function Parameters({ described, values, before = null, findings = null, 
   const { properties = {}, required = [], additionalProperties } = described.parameters ?? {};
   const set = (name) => (text) => onValues((all) => ({ ...all, [name]: text }));
   const drop = (name) => onValues(({ [name]: left, ...rest }) => rest);
-  const form = { values, before, required, findings, set, drop };
+  const presets = usePresets(properties.preset);
+  const preset = presets?.find((one) => one.name === (values.preset || (before?.preset ?? properties.preset.default)))?.settings;
+  const form = { values, before, required, findings, preset, presets, set, drop };
   const others = { type: "object", description: "Further parameters, as a table in JSON." };
   return html`<fieldset class="parameters"><legend>Parameters</legend>
     ${Object.entries(properties).map(([name, schema]) =>
@@ -332,12 +335,22 @@ function* settingsOf(settings, before = "") {
   }
 }
 
-/** A preset to choose, and what it makes another than the recipe's own one. */
+/** Ask for the presets of a recipe's program, if the recipe takes one. */
+function usePresets(schema) {
+  const [presets, setPresets] = useState(null);
+  useEffect(() => {
+    if (!schema) return;
+    const isOwn = (one) => !schema["x-program"] || one.program === schema["x-program"];
+    call("presets.list").then((told) => setPresets(told.presets.filter(isOwn)), () => setPresets([]));
+  }, []);
+  return presets;
+}
+
+/** A preset to choose, and how it differs from the recipe's own one. */
 function Preset({ schema, form }) {
-  const presets = useOnce("presets.list", (told) => told.presets);
-  const { values, before, findings, set } = form;
+  const { values, before, presets, findings, set } = form;
   const usual = before?.preset ?? schema.default;
-  const own = (presets ?? []).filter((one) => !schema["x-program"] || one.program === schema["x-program"]);
+  const own = presets ?? [];
   const found = (name) => own.find((one) => one.name === name);
   const chosen = values.preset || usual;
   const differing = useMemo(() => {

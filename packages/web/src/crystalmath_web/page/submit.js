@@ -63,7 +63,7 @@ export function Submit() {
     <div class="beside">
       ${shown?.frame && html`<${Structure} frame=${shown.frame} key=${shown.id} />`}
       ${!ready && html`<p class="empty">${
-        !recipe ? "Choose a recipe." : described ? "This recipe takes a structure: drop a file, or paste one." : error ? "" : "Looking …"
+        !recipe ? "Drop or paste a structure, and choose a recipe." : described ? "This recipe takes a structure: drop a file, or paste one." : error ? "" : "Looking …"
       }</p>`}
       ${ready && html`<${Verdict} verdicts=${verdicts} findings=${findings} onShown=${setChosen} />`}
       ${described && html`<${Documentation} described=${described} />`}
