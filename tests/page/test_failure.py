@@ -67,6 +67,40 @@ def test_a_relaxation_that_was_cut_gets_more_steps(ui, browser, client, picture,
     expect(page.locator("pre.log")).to_contain_text("fmax")
 
 
+CAUSES = {
+    "pw.x: convergence NOT achieved after 100 iterations: stopping (RuntimeError: x)": "(SCF)",
+    "RuntimeError: SCF did not converge in 60 steps": "(SCF)",
+    "pw.x: The maximum number of steps has been reached. (RuntimeError: x)": "used up its steps",
+    "VASP: Error EDDDAV: Call to ZHEGV failed. Returncode = 7 (x)": "electronic solver",
+    "VASP: ZBRENT: fatal error in bracketing (x)": "ZBRENT",
+    "VASP: sh: vasp_std: command not found (CalledProcessError: x)": "not be started",
+    "CalledProcessError: x\nthe end of std_err.txt:\n  sh: vasp_std: not found": "not be started",
+    "lost: the supervisor (pid 1 on node7) died": "went down",
+    "the runner was killed for want of memory by the kernel (x)": "more memory",
+    "atoms overlap: they are nearer than half the sum of their radii": "ran away",
+    "stopped: the walltime of its allocation is over": "allocation of the cluster",
+    "stopped: the walltime of 60 s is over": "took longer than its walltime",
+    "OSError: [Errno 28] No space left on device": "disk was full",
+    "ModuleNotFoundError: No module named 'tblite'": "package that the recipe needs",
+    "KeyError: 'energy'": "The recipe raised an error",
+    "": "The recipe raised an error",
+}
+
+
+def test_each_kind_of_error_has_its_cause_in_words(ui, browser, client):
+    page = browser(ui.address)
+    told = page.evaluate(
+        """async errors => {
+          const { causeOf } = await import("/page/failure.js");
+          return errors.map(error => causeOf(error));
+        }""",
+        [*CAUSES],
+    )
+    for (error, due), cause in zip(CAUSES.items(), told, strict=True):
+        assert due in cause["says"], error
+        assert cause["repairs"], error
+
+
 def test_why_it_failed_and_the_repair_by_keys_alone(ui, browser, client):
     job = failed(client, "emt.core.relax_job", rattled(), STEPS, name="cut")
     page = browser(ui.address)
