@@ -119,7 +119,7 @@ def test_many_structures_are_one_submission_with_a_verdict_for_each(ui, browser,
     frames = [bulk(symbol, cubic=True) for symbol in ("Cu", "Al", "Fe")]
     page = browser(f"{ui.at(view='submit', recipe=RELAX)}#{ui.token}")
     files = [
-        dropped(f"{SCRIPT[:20]}.xyz", text_of(frames, "extxyz")),
+        dropped("metals.xyz", text_of(frames, "extxyz")),
         dropped("silver.pdb", text_of(bulk("Ag", cubic=True), "proteindatabank")),
         dropped("broken.cif", "data_x\n_cell_length_a nonsense\n"),
     ]
@@ -132,14 +132,21 @@ def test_many_structures_are_one_submission_with_a_verdict_for_each(ui, browser,
     expect(verdicts.get_by_role("row").filter(has_text="-2")).to_contain_text("refused")
     expect(page.get_by_role("heading", name="1 of 4 would be refused")).to_be_visible()
     expect(page.get_by_role("button", name="Submit 4 jobs")).to_be_disabled()
-    assert not page.locator("img").count()
     verdicts.get_by_role("button", name="silver").click()
     expect(page.get_by_role("img", name="Structure of Ag4")).to_be_visible()
     taken.filter(has_text="-2").get_by_role("button", name="Leave out").click()
     expect(page.get_by_role("heading", name="3 of 3 would be accepted")).to_be_visible()
     page.get_by_label("Labels").fill("set=a")
     expect(page.get_by_role("heading", name="3 of 3 would be accepted")).to_be_visible()
+    page.locator("main").evaluate("shown => shown.scrollTo(0, 0)")
     picture(page, "many")
+    hostile = [dropped(f"{SCRIPT[:-1]}.xyz", "1\n\nCu 0 0 0\n"), dropped(SCRIPT, SCRIPT)]
+    page.set_input_files("input[type=file]", hostile)
+    expect(page.get_by_role("alert")).to_contain_text(SCRIPT)
+    expect(page.get_by_role("heading", name="4 of 4 would be accepted")).to_be_visible()
+    assert not page.locator("img").count()
+    taken.filter(has_text="onerror").get_by_role("button", name="Leave out").click()
+    expect(page.get_by_role("heading", name="3 of 3 would be accepted")).to_be_visible()
     page.get_by_role("button", name="Submit 3 jobs").click()
     expect(row(page, "silver")).to_be_visible()
     jobs = list(client.list())
