@@ -69,6 +69,8 @@ def test_a_field_has_its_kind_unit_and_default_and_the_verdict_about_it(
     ui, browser, client, faultless
 ):
     page = browser(f"{ui.at(view='submit', recipe=RELAX)}#{ui.token}")
+    page.set_input_files("input[type=file]", dropped("large.xyz", "x" * (2**22 + 1)))
+    expect(page.get_by_role("alert")).to_contain_text("the page reads 4.2 MB at most")
     page.set_input_files("input[type=file]", dropped("Cu.cif", text_of(rattled(), "cif")))
     field = page.get_by_label("fmax")
     told = page.locator(".field", has=field)

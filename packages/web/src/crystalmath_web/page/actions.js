@@ -100,10 +100,10 @@ function Changes({ ids, onChanges }) {
   const goOn = (event) => setTerms({ ...terms, continued: event.target.checked });
   if (!described) return html`<p class="note">Looking …</p>`;
   return html`<details class="changes"><summary>Change something</summary>
-    <${Parameters} described=${described} values=${values} before=${before.params} onValues=${setValues} />
+    <${Parameters} described=${described} values=${values} before=${before.params} within="again-" onValues=${setValues} />
     <fieldset><legend>Job</legend>
       <label><input type="checkbox" onChange=${goOn} /> Go on from the last geometry</label>
-      <${Place} terms=${terms} before=${before} onTerms=${setTerms} />
+      <${Place} terms=${terms} before=${before} within="again-" onTerms=${setTerms} />
     </fieldset>
   </details>`;
 }

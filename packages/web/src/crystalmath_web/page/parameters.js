@@ -187,9 +187,9 @@ const broken = (name) => name.split(/(?<=[_.])/).map((part, number) => html`${nu
 
 const json = (value) => (value === undefined ? undefined : JSON.stringify(value));
 
-export function Field({ path, label = path, schema, value, required, before, preset, findings, onValue, onRemove }) {
+export function Field({ path, label = path, schema, value, required, before, preset, findings, within = "", onValue, onRemove }) {
   const type = typeOf(schema);
-  const id = `parameter-${path}`;
+  const id = `${within}parameter-${path}`;
   const byDefault = json(schema.default ?? undefined) ?? schema["x-default"];
   const initial = json(before) ?? json(preset) ?? byDefault ?? "";
   const origin = before !== undefined ? "as before" : preset !== undefined ? "preset" : "default";
@@ -221,10 +221,10 @@ export function Field({ path, label = path, schema, value, required, before, pre
 
 /** A parameter, or a table of parameters with a field for each member. */
 function Entry({ path, label, schema, form, depth = 0 }) {
-  const { values, before, required, findings, set } = form;
+  const { values, before, required, findings, within, set } = form;
   const own = findings?.get(`params.${path}`);
   if (!isTable(schema)) {
-    return html`<${Field} path=${path} label=${label} schema=${schema} value=${values[path]} findings=${own}
+    return html`<${Field} path=${path} label=${label} schema=${schema} value=${values[path]} findings=${own} within=${within}
       required=${!before && required.includes(path)} before=${before ? valueAt(before, path) : undefined} onValue=${set(path)} />`;
   }
   const members = Object.entries(schema.properties);
@@ -233,7 +233,7 @@ function Entry({ path, label, schema, form, depth = 0 }) {
   const asText = { type: "object", description: "A table in JSON; the fields above come before it." };
   return html`<${Table} title=${label} text=${schema.description} isOpen=${isOpen}>
     ${members.map(([name, each]) => html`<${Entry} key=${name} path=${`${path}.${name}`} label=${name} schema=${each} form=${form} depth=${depth + 1} />`)}
-    <${Field} path=${path} label=${`${label} as JSON`} schema=${asText} value=${values[path]} findings=${own}
+    <${Field} path=${path} label=${`${label} as JSON`} schema=${asText} value=${values[path]} findings=${own} within=${within}
       before=${before ? valueAt(before, path) : undefined} onValue=${set(path)} />
   <//>`;
 }
@@ -255,7 +255,7 @@ function Keywords({ described, form }) {
   const names = Object.keys(known);
   const [typed, setTyped] = useState("");
   const [added, setAdded] = useState([]);
-  const { values, set, findings, drop } = form;
+  const { values, set, findings, within, drop } = form;
   const shown = names.length <= FEW ? names : names.filter((name) => added.includes(name) || name in values);
   if (!names.length) return null;
   const name = names.find((each) => each === typed.trim() || each.toLowerCase() === typed.trim().toLowerCase())
@@ -264,7 +264,7 @@ function Keywords({ described, form }) {
     if (!name) return;
     setAdded([...added, name]);
     setTyped("");
-    setTimeout(() => document.getElementById(`parameter-${name}`)?.focus());
+    setTimeout(() => document.getElementById(`${within}parameter-${name}`)?.focus());
   };
   const press = (event) => {
     if (event.key !== "Enter" || event.ctrlKey || event.metaKey) return;
@@ -277,18 +277,18 @@ function Keywords({ described, form }) {
   };
   return html`<${Fragment}>
     ${shown.map(
-      (path) => html`<${Field} key=${path} path=${path} schema=${known[path]} value=${values[path]} findings=${findings?.get(`params.${path}`)}
+      (path) => html`<${Field} key=${path} path=${path} schema=${known[path]} value=${values[path]} findings=${findings?.get(`params.${path}`)} within=${within}
         before=${form.before ? valueAt(form.before, path) : undefined} preset=${valueAt(form.preset, path)} onValue=${set(path)} onRemove=${names.length > FEW && remove(path)} />`,
     )}
     ${names.length > FEW &&
-    html`<div class="field"><label for="keyword">Add a keyword</label>
+    html`<div class="field"><label for=${`${within}keyword`}>Add a keyword</label>
       <div class="entry">
-        <input id="keyword" list="keywords" value=${typed} onInput=${(event) => setTyped(event.target.value)} onKeyDown=${press} spellcheck=${false}
-          autocomplete="off" placeholder="encut, ismear, ecutwfc …" aria-describedby="keyword-told" aria-invalid=${String(Boolean(typed.trim() && !name && typed.length > 2))} />
+        <input id=${`${within}keyword`} list=${`${within}keywords`} value=${typed} onInput=${(event) => setTyped(event.target.value)} onKeyDown=${press} spellcheck=${false}
+          autocomplete="off" placeholder="encut, ismear, ecutwfc …" aria-describedby=${`${within}keyword-told`} aria-invalid=${String(Boolean(typed.trim() && !name && typed.length > 2))} />
         <button type="button" disabled=${!name} onClick=${add}>Add</button>
       </div>
-      <datalist id="keywords">${names.map((each) => html`<option value=${each}>${known[each].description ?? ""}</option>`)}</datalist>
-      <small id="keyword-told">${
+      <datalist id=${`${within}keywords`}>${names.map((each) => html`<option value=${each}>${known[each].description ?? ""}</option>`)}</datalist>
+      <small id=${`${within}keyword-told`}>${
         name ? html`<b>${name}</b> ${known[name]["x-unit"] && `in ${known[name]["x-unit"]}: `}${known[name].description}`
         : typed.trim().length > 2 ? `no keyword that is known here; write others as JSON below` : `${names.length} are known, each with its kind and what it does`
       }</small>
@@ -296,14 +296,17 @@ function Keywords({ described, form }) {
   <//>`;
 }
 
-/** The parameters of a recipe as a form; `before` are those of the job that runs again. */
-export function Parameters({ described, values, before = null, findings = null, onValues }) {
+/**
+ * The parameters of a recipe as a form; `before` are those of the job that runs again. The ids of fields begin with
+ * `within`, as those of a window above another form.
+ */
+export function Parameters({ described, values, before = null, findings = null, within = "", onValues }) {
   const { properties = {}, required = [], additionalProperties } = described.parameters ?? {};
   const set = (name) => (text) => onValues((all) => ({ ...all, [name]: text }));
   const drop = (name) => onValues(({ [name]: left, ...rest }) => rest);
   const presets = usePresets(properties.preset);
   const preset = presets?.find((one) => one.name === (values.preset || (before?.preset ?? properties.preset.default)))?.settings;
-  const form = { values, before, required, findings, preset, presets, set, drop };
+  const form = { values, before, required, findings, preset, presets, within, set, drop };
   const others = { type: "object", description: "Further parameters, as a table in JSON." };
   return html`<fieldset class="parameters"><legend>Parameters</legend>
     ${Object.entries(properties).map(([name, schema]) =>
@@ -313,7 +316,7 @@ export function Parameters({ described, values, before = null, findings = null, 
     )}
     <${Keywords} described=${described} form=${form} />
     ${(additionalProperties || !described.parameters) &&
-    html`<${Field} path="**" label="others" schema=${others} value=${values["**"]} findings=${findings?.get("params.**")} onValue=${set("**")} />`}
+    html`<${Field} path="**" label="others" schema=${others} value=${values["**"]} findings=${findings?.get("params.**")} within=${within} onValue=${set("**")} />`}
   </fieldset>`;
 }
 
@@ -348,7 +351,8 @@ function usePresets(schema) {
 
 /** A preset to choose, and how it differs from the recipe's own one. */
 function Preset({ schema, form }) {
-  const { values, before, presets, findings, set } = form;
+  const { values, before, presets, findings, within, set } = form;
+  const id = `${within}parameter-preset`;
   const usual = before?.preset ?? schema.default;
   const own = presets ?? [];
   const found = (name) => own.find((one) => one.name === name);
@@ -361,14 +365,14 @@ function Preset({ schema, form }) {
   const told = findings?.get("params.preset");
   const listen = (event) => set("preset")(event.target.value);
   return html`<${Fragment}>
-    <div class="field"><label for="parameter-preset">preset</label>
+    <div class="field"><label for=${id}>preset</label>
       <div class="entry">
-        <input id="parameter-preset" list="presets" value=${values.preset ?? ""} placeholder=${usual ?? ""} onInput=${listen} spellcheck=${false}
-          autocomplete="off" ...${marks("parameter-preset", told)} />
-        <datalist id="presets">${own.map((one) => html`<option value=${one.name}></option>`)}</datalist>
+        <input id=${id} list=${`${within}presets`} value=${values.preset ?? ""} placeholder=${usual ?? ""} onInput=${listen} spellcheck=${false}
+          autocomplete="off" ...${marks(id, told)} />
+        <datalist id=${`${within}presets`}>${own.map((one) => html`<option value=${one.name}></option>`)}</datalist>
       </div>
-      <small id="parameter-preset-told"><i>name of a preset${usual ? `, default ${usual}` : ""}</i> ${schema.description}</small>
-      <${Told} id="parameter-preset-findings" findings=${told} />
+      <small id=${`${id}-told`}><i>name of a preset${usual ? `, default ${usual}` : ""}</i> ${schema.description}</small>
+      <${Told} id=${`${id}-findings`} findings=${told} />
     </div>
     ${own.length > 0 && html`<div class="presets" role="group" aria-label="Presets">
       ${own.map((one) => html`<button type="button" key=${one.name} aria-pressed=${String(one.name === chosen)}
@@ -391,7 +395,8 @@ export const RESOURCES = {
 const TEXTS = ["queue", "account"];
 
 /** Where a job runs, how long, and on how much; `before` is what the job had that runs again. */
-export function Place({ terms, before = null, findings = null, onTerms }) {
+export function Place({ terms, before = null, findings = null, within = "", onTerms }) {
+  const [whereId, walltimeId] = [`${within}where`, `${within}walltime`];
   const clusters = useOnce("clusters.list", (told) => told.clusters);
   const engines = useOnce("engines.list", (told) => told.engines.filter((one) => one.loads));
   const set = (name) => (event) => onTerms((all) => ({ ...all, [name]: event.target.value }));
@@ -409,20 +414,20 @@ export function Place({ terms, before = null, findings = null, onTerms }) {
   const resources = findings?.get("resources") ?? [];
   const isOpen = resources.length > 0 || Object.keys(RESOURCES).some((name) => terms[name]);
   return html`<${Fragment}>
-    <div class="field"><label for="where">Where</label>
-      <select id="where" value=${terms.cluster ?? ""} onChange=${set("cluster")} ...${marks("where", where, false)}>
+    <div class="field"><label for=${whereId}>Where</label>
+      <select id=${whereId} value=${terms.cluster ?? ""} onChange=${set("cluster")} ...${marks(whereId, where, false)}>
         ${places.map(([value, title]) => html`<option value=${value}>${title}</option>`)}
-      </select><${Told} id="where-findings" findings=${where} /></div>
-    <div class="field"><label for="walltime">Walltime (h)</label>
-      <input id="walltime" value=${terms.walltime ?? ""} placeholder=${hours} onInput=${set("walltime")} inputmode="decimal" ...${marks("walltime", walltime)} />
-      <small id="walltime-told">hours, or with a unit: 90 s, 30 min, 2 d</small><${Told} id="walltime-findings" findings=${walltime} /></div>
+      </select><${Told} id=${`${whereId}-findings`} findings=${where} /></div>
+    <div class="field"><label for=${walltimeId}>Walltime (h)</label>
+      <input id=${walltimeId} value=${terms.walltime ?? ""} placeholder=${hours} onInput=${set("walltime")} inputmode="decimal" ...${marks(walltimeId, walltime)} />
+      <small id=${`${walltimeId}-told`}>hours, or with a unit: 90 s, 30 min, 2 d</small><${Told} id=${`${walltimeId}-findings`} findings=${walltime} /></div>
     <details open=${isOpen || null}><summary>Resources</summary><div class="resources">
       ${Object.entries(RESOURCES).map(
         ([name, title]) => html`<label>${title}
           <input value=${terms[name] ?? ""} placeholder=${before?.resources?.[name] ?? ""} onInput=${set(name)}
             inputmode=${TEXTS.includes(name) ? null : "numeric"} spellcheck=${false} /></label>`,
       )}
-    </div><${Told} id="resources-findings" findings=${resources} /></details>
+    </div><${Told} id=${`${within}resources-findings`} findings=${resources} /></details>
   <//>`;
 }
 

@@ -11,12 +11,13 @@ const LONGEST = 4 * 2 ** 20;
 /** So many structures have a line; the others are told by their number. */
 const SHOWN = 200;
 
+const tooLarge = (name, size) =>
+  new Error(`${name} has ${bytes(size)}, and the page reads ${bytes(LONGEST)} at most: \`crystalmath submit RECIPE FILE\` reads larger files`);
+
 /** Have the server read a text of structures. */
 async function readText(text, name) {
   if (!text.trim()) throw new Error(`${name} is empty`);
-  if (text.length > LONGEST) {
-    throw new Error(`${name} has ${bytes(text.length)}, and the page reads ${bytes(LONGEST)} at most: \`crystalmath submit RECIPE FILE\` reads larger files`);
-  }
+  if (text.length > LONGEST) throw tooLarge(name, text.length);
   const told = await call("structures.read", { text, name });
   if (told.more) throw new Error(`${name} has ${told.more} structures more than can be read here: \`crystalmath submit RECIPE FILE\` reads all`);
   return told.structures.map((one) => ({
@@ -28,8 +29,8 @@ async function readText(text, name) {
 }
 
 async function readFile(file) {
-  // A text has no more characters than its file has bytes, so a large file is not loaded.
-  if (file.size > 4 * LONGEST) return readText("x".repeat(LONGEST + 1), `${file.name} (${bytes(file.size)})`);
+  // A file that certainly has too many characters is not loaded.
+  if (file.size > 4 * LONGEST) throw tooLarge(file.name, file.size);
   return readText(await file.text(), file.name);
 }
 
