@@ -1,7 +1,7 @@
 // A flow: how far it has come, and its steps as a tree, in which each is a job.
 
 import {
-  Fragment, STATES, State, Trouble, duration, energyText, errorOf, formula, hasEnded, html, link, runtime, shortRecipe,
+  Fragment, STATES, State, Trouble, duration, energy, errorOf, formula, hasEnded, html, link, runtime, shortRecipe,
   toldSteps, useEffect, useMemo, useState,
 } from "./lib.js";
 import { call, useChanges } from "./server.js";
@@ -118,7 +118,7 @@ function Step({ name, job }) {
     <div class="step">
       <a href=${link({ view: "job", id: job.job_id })} title=${shortRecipe(job.recipe)}>${name}</a>
       <span class="space">${formula(job.formula)}</span>
-      <span class="number">${energyText(job.result?.energy_ev)}</span>
+      <span class="number">${energy(job.result?.energy_ev, "eV")}</span>
       <span class="number">${duration(runtime(job))}</span>
       <${State} state=${job.status} />
     </div>

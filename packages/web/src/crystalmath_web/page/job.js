@@ -1,7 +1,7 @@
 // One job: where it stands, its structure and curves, what went in, and what came out.
 
 import {
-  Copy, ENERGY_DIGITS, FORCE_DIGITS, Fragment, State, Trouble, address, ago, duration, energyText, errorOf, forceText, formula, go, hasEnded,
+  Copy, ENERGY_DIGITS, FORCE_DIGITS, Fragment, State, Trouble, address, ago, duration, energy, errorOf, force, formula, go, hasEnded,
   html, link, moment, runtime, shortId, shortRecipe, stepNumbers, useEffect, useState, visible, whereOf,
 } from "./lib.js";
 import { JobActions } from "./actions.js";
@@ -132,8 +132,8 @@ function Shown({ story }) {
 
 function Facts({ job }) {
   const facts = [
-    ["Energy", job.result?.energy_ev != null && energyText(job.result.energy_ev)],
-    ["Largest force", job.result?.max_force_ev_ang != null && forceText(job.result.max_force_ev_ang)],
+    ["Energy", job.result?.energy_ev != null && energy(job.result.energy_ev, "eV")],
+    ["Largest force", job.result?.max_force_ev_ang != null && force(job.result.max_force_ev_ang, "eV/Å")],
     ["Ran for", job.started_at && duration(runtime(job))],
     ["Where", whereOf(job)],
     ["Submitted", ago(job.created_at)],
@@ -151,7 +151,7 @@ function Curves({ steps }) {
   ].filter((each) => each.values.some((value) => value !== null));
   if (!series.length) return null;
   const last = steps.at(-1);
-  const label = `Energy and largest force of ${steps.length} steps; step ${x.at(-1)} has ${energyText(last.energy_ev)}, ${forceText(last.max_force_ev_ang)}`;
+  const label = `Energy and largest force of ${steps.length} steps; step ${x.at(-1)} has ${energy(last.energy_ev, "eV")}, ${force(last.max_force_ev_ang, "eV/Å")}`;
   return html`<${Plot} x=${x} series=${series} xLabel="ionic step" label=${label} />`;
 }
 

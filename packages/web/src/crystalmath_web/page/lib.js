@@ -55,9 +55,11 @@ export const ENERGY_DIGITS = 4;
 /** Digits of a force in eV/Å behind the point, as `force_text` has them in core. */
 export const FORCE_DIGITS = 4;
 
-/** Write an energy, and a force, with its unit; nothing of what is none. */
-export const energyText = (value) => (value === null || value === undefined ? "" : `${fixed(value, ENERGY_DIGITS)} eV`);
-export const forceText = (value) => (value === null || value === undefined ? "" : `${fixed(value, FORCE_DIGITS)} eV/Å`);
+const withUnit = (text, unit) => (text && unit ? `${text} ${unit}` : text);
+/** Write an energy in eV; without its unit in a column, whose title has it. */
+export const energy = (ev, unit = "") => withUnit(fixed(ev, ENERGY_DIGITS), unit);
+/** Write a force in eV/Å. */
+export const force = (evAng, unit = "") => withUnit(fixed(evAng, FORCE_DIGITS), unit);
 
 /** Number ionic steps as their program does, on from there in a later calculation, as `step_numbers` does in core. */
 export function stepNumbers(steps) {
