@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import json
 import math
@@ -397,6 +398,32 @@ def test_a_text_shows_its_format_and_an_error_its_line(kind, ending):
             read_text("\n".join(lines), "pasted")
     with pytest.raises(InvalidJob, match=r"cut|too early|three numbers|lines in all|its scale"):
         read_text("\n".join(text.splitlines()[:-3]), f"slab.{ending}")
+
+
+def _written(kind):
+    more = {"pseudopotentials": {"Cu": "Cu.UPF"}} if kind == "espresso-in" else {}
+    with io.StringIO() as file:
+        write(file, bulk("Cu", cubic=True), format=kind, **more)
+        return file.getvalue().splitlines()
+
+
+ODD = ("", "-1", "999999999", "1e999", "nan", "\0", "nat = 999999999", "ANIMSTEPS 99999999", "9**9")
+
+
+@given(
+    st.sampled_from(["espresso-in", "xsf", "proteindatabank", "gen", "sdf", "vasp", "extxyz"]),
+    st.sampled_from(["pasted", "a.pwi", "a.xsf", "a.pdb", "a.gen", "a.sdf", "a.xyz"]),
+    st.lists(st.tuples(st.integers(0, 30), st.sampled_from(ODD)), max_size=4),
+    st.integers(0, 40),
+)
+@example("gen", "a.gen", [], 0)
+def test_a_damaged_text_is_read_or_refused(kind, name, damage, length):
+    lines = _written(kind)[:length]
+    for number, odd in damage:
+        if number < len(lines):
+            lines[number] = " ".join([odd, *lines[number].split()[1:]])
+    with contextlib.suppress(InvalidJob):
+        assert read_text("\n".join(lines), name)
 
 
 @pytest.mark.parametrize(

@@ -189,7 +189,7 @@ def _check_whole(kind: str, text: str, file: str) -> None:
     if last and not re.search(rf"^{last}", text, re.MULTILINE):
         raise InvalidJob(f"{file} has no line {last}: the file was cut, or is still being written")
     if kind == "gen":
-        lines = text.splitlines()
+        lines = text.splitlines() or [""]
         count = (lines[0].split() or [""])[0]
         if not count.isdecimal() or len(lines) < int(count[:9]) + 2:
             raise InvalidJob(
