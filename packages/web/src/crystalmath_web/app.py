@@ -57,12 +57,12 @@ READING = frozenset(
 #: Methods that change something, or run a recipe to check it: refused with ``--read-only``.
 ACTING = frozenset(
     {
-        *("jobs.check", "jobs.submit", "jobs.cancel", "jobs.cancel_many"),
+        *("jobs.check", "jobs.submit", "jobs.submit_many", "jobs.cancel", "jobs.cancel_many"),
         *("jobs.retry", "jobs.prune", KEEP_VIEW),
     }
 )
 #: Methods whose jobs see the environment of ``crystalmath ui``, whatever a page sends.
-_WITH_ENVIRONMENT = frozenset({"jobs.check", "jobs.submit", "presets.list"})
+_WITH_ENVIRONMENT = frozenset({"jobs.check", "jobs.submit", "jobs.submit_many", "presets.list"})
 KEY = "x-crystalmath-key"
 #: The most bytes of a request for a session.
 LARGEST_TOKEN = 4096
@@ -136,7 +136,7 @@ class _App:
             raise RefusalError(400, "the parameters of a method are an object")
         try:
             if method in _WITH_ENVIRONMENT and config.remote_name() is None:
-                params = {**params, "environment": await self._in_thread(_environment)}
+                params = _with_environment(method, params, await self._in_thread(_environment))
             if method == EQUATIONS:
                 return in_json(await self._in_thread(_equations, self._client, params))
             if method == VIEWS:
@@ -259,6 +259,19 @@ def _same(sent: object, known: str) -> bool:
     if not isinstance(sent, str):
         return False
     return secrets.compare_digest(sent.encode(errors="surrogatepass"), known.encode())
+
+
+def _with_environment(
+    method: str, params: dict[str, Any], environment: dict[str, str]
+) -> dict[str, Any]:
+    """Return parameters with an environment, whatever they had; many jobs have it in each job."""
+    if method != "jobs.submit_many":
+        return {**params, "environment": environment}
+    jobs = params.get("jobs")
+    if not isinstance(jobs, list):
+        return params  # the server refuses it, and each that is no job
+    each = [{**job, "environment": environment} if isinstance(job, dict) else job for job in jobs]
+    return {**params, "jobs": each}
 
 
 def _environment() -> dict[str, str]:
