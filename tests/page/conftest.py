@@ -11,7 +11,7 @@ from urllib.parse import urlencode
 import pytest
 from playwright.sync_api import expect, sync_playwright
 
-from commands import limited, start
+from commands import limited, ran, start
 from crystalmath.client import connect
 
 ROOT = Path(__file__).parents[2]
@@ -121,3 +121,28 @@ def picture(tmp_path):
         assert not PICTURES or path.stat().st_size < LARGEST
 
     return take
+
+
+@pytest.fixture(scope="session")
+def axe(tmp_path_factory):
+    """Return what looks for faults that keep people from using a page."""
+    folder = tmp_path_factory.mktemp("axe")
+    install = ["npm", "install", "--no-audit", "--no-fund", "--prefix", folder, "axe-core@4"]
+    ran(*install, check=True, timeout=600)
+    return (folder / "node_modules/axe-core/axe.min.js").read_text(encoding="utf-8")
+
+
+@pytest.fixture
+def faults(axe):
+    """Return what finds, of a page that is shown, faults that keep people from using it."""
+
+    def find(page):
+        page.evaluate(axe)
+        found = {}
+        for scheme, which in (("light", {}), ("dark", {"runOnly": ["color-contrast"]})):
+            page.emulate_media(color_scheme=scheme)
+            for one in page.evaluate("which => axe.run(which)", which)["violations"]:
+                found[scheme, one["id"]] = [node["html"] for node in one["nodes"]]
+        return found
+
+    return find

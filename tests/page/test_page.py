@@ -16,7 +16,6 @@ from ase.build import bulk, fcc111
 from PIL import Image
 from playwright.sync_api import expect
 
-from commands import ran
 from conftest import eventually
 from crystalmath.cli.shared.output import printable
 from crystalmath.client import Client, JobFuture, connect
@@ -767,15 +766,6 @@ def test_a_curve_of_a_job_tells_energies_and_forces_as_tables_do(browser, metals
         "energy (eV)": f"{last.energy_ev:.4f}",
         "largest force (eV/Å)": force_text(last.max_force_ev_ang),
     }
-
-
-@pytest.fixture(scope="session")
-def axe(tmp_path_factory):
-    """Return what looks for faults that keep people from using a page."""
-    folder = tmp_path_factory.mktemp("axe")
-    install = ["npm", "install", "--no-audit", "--no-fund", "--prefix", folder, "axe-core@4"]
-    ran(*install, check=True, timeout=600)
-    return (folder / "node_modules/axe-core/axe.min.js").read_text(encoding="utf-8")
 
 
 def test_a_notebook_shows_the_structure(browser, client, metals, tmp_path):

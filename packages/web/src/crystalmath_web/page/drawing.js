@@ -17,16 +17,22 @@ const [OPACITY, SMALLER] = [0.55, 0.6];
 
 let library;
 
-/** Begin to load what draws, which has half a megabyte; and begin the process for the graphics card (a notebook has done so). */
+/**
+ * Load what draws, which has half a megabyte; and begin the process for the graphics card (a notebook has done so).
+ * Return it, and what draws for the graphics card, as far as that is known.
+ */
 const load = () =>
   Promise.all([
     import("./vendor/3Dmol.js"),
     location.protocol.startsWith("http") &&
       new Promise((resolve) => {
         const worker = new Worker("/page/warm.js");
-        worker.onmessage = worker.onerror = () => (worker.terminate(), resolve());
+        worker.onmessage = worker.onerror = ({ data }) => (worker.terminate(), resolve(data));
       }),
-  ]).then(([found]) => found);
+  ]);
+
+/** What draws without a graphics card: smooth edges would take it several times as long. */
+const SOFTWARE = /swiftshader|llvmpipe|softpipe|software|basic render/i;
 
 /** Let the browser do something else: draw, scroll, take keys. */
 const turn = (wait = 0) => new Promise((resolve) => setTimeout(resolve, wait));
@@ -47,11 +53,11 @@ const EDGE = 0.06;
 const FURTHER = 1.25;
 
 /** Put what draws into a box of the page; what it drew elsewhere is not seen there. */
-function place({ createViewer }, box) {
+function place([{ createViewer }, renderer], box) {
   drawing.element.style.visibility = "hidden";
   box.append(drawing.element);
   // It takes its size from where it stands, and would draw at once what it has.
-  drawing.viewer ??= createViewer(drawing.element, { backgroundAlpha: 0, antialias: true });
+  drawing.viewer ??= createViewer(drawing.element, { backgroundAlpha: 0, antialias: !SOFTWARE.test(renderer) });
   if (drawing.viewer) drawing.viewer.show = nothing;
   drawing.viewer?.resize();
   return drawing.viewer;
@@ -61,7 +67,9 @@ function place({ createViewer }, box) {
 export async function begin(box, wanted, tell) {
   library ??= load();
   try {
-    if (!place(await library, box)) tell("This browser draws no structures: it has no WebGL.");
+    const found = await library;
+    if (!box.isConnected) return;
+    if (!place(found, box)) tell("This browser draws no structures: it has no WebGL.");
     else show(wanted());
   } catch (problem) {
     tell(String(problem));

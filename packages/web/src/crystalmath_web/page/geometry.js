@@ -154,9 +154,11 @@ function imagesOf(grid, shares, pbc, cells) {
 }
 
 export const isLigand = (symbol) => LIGANDS.includes(symbol);
-/** Return whether a structure has metals (or silicon, boron) and atoms that surround them: metals are not bonded then. */
-export const isIonic = (numbers) =>
-  numbers.some((number) => isLigand(SYMBOLS[number]) && SYMBOLS[number] !== "C") && numbers.some((number) => number > 2 && !isLigand(SYMBOLS[number]));
+/** Return whether a structure has at least as many nonmetals as metals: metals are not bonded then. */
+export function isIonic(numbers) {
+  const metals = numbers.filter((number) => number > 2 && !isLigand(SYMBOLS[number])).length;
+  return metals > 0 && 2 * metals <= numbers.length;
+}
 
 /**
  * Return the polyhedra around atoms that have four to eight neighbours of more electronegative elements: the atom at
