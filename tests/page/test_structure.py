@@ -241,7 +241,7 @@ def test_it_fits_every_screen(shown, width):
     assert np.isclose(page.locator(".drawing canvas").bounding_box()["height"], box["height"], 0.02)
 
 
-def test_a_large_structure_turns(shown, record_property, capsys):
+def test_a_large_structure_turns(shown, capsys):
     page = shown("large")
     drawn(page, "spheres", LARGE)
     eventually(lambda: page.locator(".frames").is_visible())

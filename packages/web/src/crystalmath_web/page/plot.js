@@ -8,7 +8,7 @@ const [HIGHEST, BESIDE] = [704, 115];
 const STEPS = [1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000, 5000];
 
 /** Write the numbers of an axis with as many digits as tell them apart. */
-function written(_, values) {
+export function written(_, values) {
   const apart = values.length > 1 ? Math.abs(values[1] - values[0]) : 1;
   let digits = 0;
   while (digits < 8 && Math.abs(apart * 10 ** digits - Math.round(apart * 10 ** digits)) > 1e-6) digits += 1;
