@@ -1,8 +1,9 @@
 """Many jobs on the page: scatter, histogram, convex hull, ranking, and filters by numbers."""
 
+import json
 import re
 import time
-from itertools import combinations
+from itertools import combinations, pairwise
 from typing import NamedTuple
 
 import numpy as np
@@ -102,7 +103,7 @@ def filled(random):
         recipe="quacc.recipes.emt.core.static_job",
         engine="local",
         spec_hash="0" * 64,
-        specification="{}",
+        specification="{}\n" + json.dumps({"parameters": {}}),
         created_at=time.time(),
         formula=formula,
         name=formula,
@@ -252,7 +253,7 @@ def test_a_hull_is_convex(screened, browser, points):
     )
     assert hull[0] == [0, 0]
     assert hull[-1] == [1, 0]
-    slopes = [(d - b) / (c - a) for (a, b), (c, d) in zip(hull, hull[1:], strict=False)]
+    slopes = [(d - b) / (c - a) for (a, b), (c, d) in pairwise(hull)]
     assert slopes == sorted(slopes)
     for x, y in points:
         assert np.interp(x, *zip(*hull, strict=True)) <= y + 1e-12
