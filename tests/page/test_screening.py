@@ -213,6 +213,7 @@ def test_sliders_filter_by_numbers(screened, browser):
 def test_a_histogram_counts_and_its_bars_filter(screened, browser):
     page = browser(screened.at(show="histogram", y="energy_ev"))
     bars = page.get_by_role("group", name=re.compile("^Histogram of energy")).get_by_role("button")
+    expect(bars.first).to_be_visible()
     counts = [int(text or 0) for text in bars.locator("span").all_inner_texts()]
     energies = [job.summary["energy_ev"] for job in screened.client.list()]
     assert counts == np.histogram(energies, bins=len(counts))[0].tolist()

@@ -10,7 +10,7 @@ export const UNITS = { ev: ["eV", 5], ev_ang: ["eV/Å", 4], ang3: ["Å³", 3], s
 const PHASES = { formation_energy: "formation (eV/atom)", e_above_hull: "above the hull (eV/atom)" };
 const SHARE = "share of ";
 export const unitOf = (name) => /^(.*?)_(ev_ang|ev|ang3|s)$/.exec(name) ?? [null, name, ""];
-const isShare = (name) => name.startsWith(SHARE);
+const isShare = (name) => name?.startsWith(SHARE);
 
 /** Write the name of a column with its unit: energy per atom (eV). */
 export function titleOf(name) {

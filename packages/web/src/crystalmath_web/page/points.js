@@ -131,7 +131,7 @@ export function Points({ points, colours, lines = [], xTitle, yTitle, xNames = n
     const plot = new uPlot(
       {
         ...sized(), legend: { show: false },
-        cursor: { x: false, y: false, points: { show: false }, drag: { x: !triangle, y: !triangle, uni: 30 } },
+        cursor: { x: false, y: false, points: { show: false }, drag: { x: !triangle, y: !triangle, uni: 30, dist: 5 } },
         scales: { x: { time: false, range: (_, low, high) => spread(low, high) }, y: { range: (_, low, high) => spread(low, high) } },
         axes: [
           { ...axis, label: xTitle, labelSize: 18, size: 30, ...(names ?? { values: written }) },

@@ -176,8 +176,8 @@ const tipOf = (columns) => ({ row }) =>
 
 // --- two columns -------------------------------------------------------------------------------
 
-export function Scatter({ rows }) {
-  const { differ, numbers, asked } = useColumns(rows);
+export function Scatter({ rows, all }) {
+  const { differ, numbers, asked } = useColumns(all);
   const chosen = (name, all, else_) => (all.includes(address.value.get(name)) ? address.value.get(name) : else_);
   const y = chosen("y", numbers, ["energy_per_atom_ev", "energy_ev"].find((name) => numbers.includes(name)) ?? numbers[0]);
   const candidates = [...asked.filter((name) => numbers.includes(name)), "volume_ang3", ...numbers, ...differ];
@@ -221,8 +221,8 @@ const NONE = [];
 
 // --- one column --------------------------------------------------------------------------------
 
-export function Histogram({ rows }) {
-  const { numbers } = useColumns(rows);
+export function Histogram({ rows, all }) {
+  const { numbers } = useColumns(all);
   const asked = address.value.get("y");
   const y = numbers.includes(asked) ? asked : ["energy_per_atom_ev", "energy_ev"].find((name) => numbers.includes(name)) ?? numbers[0];
   const values = useMemo(() => Float64Array.from(rows.map((row) => valueOf(row, y)).filter(isNumber)).sort(), [rows, y]);
