@@ -227,7 +227,7 @@ def test_the_hull_is_that_of_the_command_line(screened, browser):
     jobs = screened.client.list()
     energies = energies_of(jobs)
     page = browser(screened.at(show="hull", system="Au-Cu"))
-    own = sum(set(re.findall("[A-Z][a-z]", job.formula)) <= {"Au", "Cu"} for job in jobs)
+    own = sum(set(re.findall("[A-Z][a-z]", job.summary["formula"])) <= {"Au", "Cu"} for job in jobs)
     expect(plot(page, f"Convex hull of Au-Cu: {own} jobs")).to_be_visible()
     stable = [job for job in jobs if energies[job.job_id]["e_above_hull"] == 0]
     expect(page.get_by_text(f"{len(stable)} of {len(jobs)} jobs are on the hull")).to_be_visible()

@@ -173,7 +173,7 @@ export function Points({ points, colours, lines = [], xTitle, yTitle, xNames = n
       if (row !== null) state.onPick?.(sorted[row]);
     };
     const leave = () => setUnder(null);
-    const heard = { pointermove: move, pointerdown: press, click, pointerleave: leave };
+    const heard = { pointermove: move, pointerdown: press, pointerup: click, pointerleave: leave };
     for (const [name, listener] of Object.entries(heard)) plot.over.addEventListener(name, listener);
     const observer = new ResizeObserver(() => plot.setSize(sized()));
     observer.observe(element);
