@@ -224,7 +224,7 @@ def test_a_histogram_counts_and_its_bars_filter(screened, browser):
 
 
 def test_the_hull_is_that_of_the_command_line(screened, browser):
-    jobs = screened.client.list()
+    jobs = [screened.client.job(job.job_id) for job in screened.jobs.values()]
     energies = energies_of(jobs)
     page = browser(screened.at(show="hull", system="Au-Cu"))
     own = sum(set(re.findall("[A-Z][a-z]", job.summary["formula"])) <= {"Au", "Cu"} for job in jobs)
