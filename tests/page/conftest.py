@@ -132,26 +132,28 @@ def picture(tmp_path):
     return take
 
 
-@pytest.fixture(scope="session")
-def axe(tmp_path_factory):
-    """Return what looks for faults that keep people from using a page."""
-    folder = tmp_path_factory.mktemp("axe")
-    install = ["npm", "install", "--no-audit", "--no-fund", "--prefix", folder, "axe-core@4"]
-    ran(*install, check=True, timeout=600)
-    return (folder / "node_modules/axe-core/axe.min.js").read_text(encoding="utf-8")
-
-
 @pytest.fixture
-def faultless(axe):
-    """Return what looks at a page in light and dark, from narrow to wide."""
+def faults(axe):
+    """Return what finds, of a page that is shown, faults that keep people from using it."""
 
-    def look(page, place):
-        wrong = {}
+    def find(page):
         page.evaluate(axe)
+        found = {}
         for scheme, which in (("light", {}), ("dark", {"runOnly": ["color-contrast"]})):
             page.emulate_media(color_scheme=scheme)
             for one in page.evaluate("which => axe.run(which)", which)["violations"]:
-                wrong[scheme, one["id"]] = [node["html"] for node in one["nodes"]]
+                found[scheme, one["id"]] = [node["html"] for node in one["nodes"]]
+        return found
+
+    return find
+
+
+@pytest.fixture
+def faultless(faults):
+    """Return what looks at a page in light and dark, from narrow to wide."""
+
+    def look(page, place):
+        wrong = faults(page)
         for width in (390, 768, 1280, 2560):
             page.set_viewport_size({"width": width, "height": 900})
             if page.evaluate("document.documentElement.scrollWidth") > width:

@@ -793,7 +793,7 @@ def test_a_notebook_shows_the_structure(browser, client, metals, tmp_path):
     )
 
 
-def test_nothing_keeps_people_from_using_it(browser, metals, axe):
+def test_nothing_keeps_people_from_using_it(browser, metals, faults):
     job = metals.jobs["Cu rattled"].job_id
     at = metals.ui.at
     views = [at(), at(view="home"), at(view="submit"), at(view="job", id=job)]
@@ -808,11 +808,7 @@ def test_nothing_keeps_people_from_using_it(browser, metals, axe):
         page.goto(address)
         expect(page.get_by_text("live")).to_be_visible()
         expect(page.get_by_text("Looking")).to_have_count(0)
-        page.evaluate(axe)
-        for scheme, which in (("light", {}), ("dark", {"runOnly": ["color-contrast"]})):
-            page.emulate_media(color_scheme=scheme)
-            for one in page.evaluate("which => axe.run(which)", which)["violations"]:
-                found[scheme, one["id"]] = [address, *(node["html"] for node in one["nodes"])]
+        found |= {fault: [address, *html] for fault, html in faults(page).items()}
     assert found == {}
 
 

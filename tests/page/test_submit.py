@@ -32,7 +32,7 @@ def rattled():
 
 def test_a_pasted_structure_is_submitted_by_keys_alone(ui, browser, client):
     page = browser(ui.address, permissions=CLIPBOARD)
-    expect(page.get_by_text("No job fits.")).to_be_visible()
+    expect(page.get_by_text("No job yet.")).to_be_visible()
     press = page.keyboard.press
     press("g")
     press("s")

@@ -2,16 +2,16 @@
 
 import {
   Copy, ENERGY_DIGITS, FORCE_DIGITS, Fragment, State, Trouble, address, ago, duration, energy, errorOf, force, formula, go, hasEnded,
-  html, link, moment, runtime, shortId, shortRecipe, stepNumbers, useEffect, useState, visible, whereOf,
+  html, link, moment, runtime, shortId, shortRecipe, signal, stepNumbers, useEffect, useMemo, useState, visible, whereOf,
 } from "./lib.js";
 import { JobActions } from "./actions.js";
 import { Failure } from "./failure.js";
 import { FlowProgress, FlowTree, useFlow } from "./flow.js";
 import { Files, Inputs, Lines, Log, Result } from "./job_parts.js";
 import { Plot } from "./plot.js";
-import { Trajectory } from "./structure.js";
+import { Crystal, Trajectory, shownOf } from "./structure.js";
 import { call, onChange, session } from "./server.js";
-import { trajectoryOf } from "./trajectory.js";
+import { shiftOf, trajectoryOf } from "./trajectory.js";
 
 /** How often a running job's progress is read, in milliseconds. */
 const AGAIN = 2000;
@@ -88,6 +88,7 @@ function Shown({ story }) {
   const steps = useSteps(job);
   const trajectory = useTrajectory(job, steps);
   const retried = story.parents.find((one) => one.role === "retry" || one.role === "reread");
+  const shown = useMemo(() => signal(null), []); // the number of a frame; null is the last one
   useEffect(() => {
     document.title = `${job.name ?? shortId(job.job_id)} ${job.status}`;
     return () => (document.title = "CrystalMath jobs");
@@ -113,12 +114,13 @@ function Shown({ story }) {
     ${job.status === "failed" ? html`<${Failure} job=${job} story=${story} />`
     : errorOf(job) ? html`<pre class="trouble">${visible(job.error)}</pre>` : job.reason && html`<p class="note">${job.reason}</p>`}
     ${isFlow && html`<${FlowProgress} flow=${job} root=${flow.root} />`}
-    <div class=${isFlow ? "top of-flow" : "top"}>
-      <section aria-label="Structure">${trajectory ? html`<${Trajectory} trajectory=${trajectory} />` : html`<p class="empty">${trajectory === null ? "No structure yet." : "Looking …"}</p>`}</section>
+    <div class=${isFlow ? "top of-flow" : steps.length ? "top" : "top still"}>
+      <section aria-label="Structure">${trajectory ? html`<${Trajectory} trajectory=${trajectory} shown=${shown} />` : html`<p class="empty">${trajectory === null ? "No structure yet." : "Looking …"}</p>`}</section>
       <section aria-label=${isFlow ? "Steps" : "Energy and force"}>
         <${Facts} job=${job} />
         ${isFlow && html`<${FlowTree} flow=${flow} />`}
-        ${steps.length > 0 && html`<${Curves} steps=${steps} />`}
+        ${steps.length > 0 && html`<${Curves} steps=${steps} trajectory=${trajectory} shown=${shown} isFlow=${isFlow} />`}
+        ${trajectory && html`<${Crystal} trajectory=${trajectory} shown=${shown} />`}
       </section>
     </div>
     <nav class="parts" aria-label="Parts">
@@ -143,16 +145,25 @@ function Facts({ job }) {
   </dl>`;
 }
 
-function Curves({ steps }) {
-  const x = stepNumbers(steps);
-  const series = [
-    { label: "energy (eV)", values: steps.map((step) => step.energy_ev), digits: ENERGY_DIGITS },
-    { label: "largest force (eV/Å)", values: steps.map((step) => step.max_force_ev_ang), digits: FORCE_DIGITS, log: true },
-  ].filter((each) => each.values.some((value) => value !== null));
+function Curves({ steps, trajectory, shown, isFlow }) {
+  const x = useMemo(() => stepNumbers(steps), [steps]);
+  const series = useMemo(
+    () =>
+      [
+        { label: "energy (eV)", values: steps.map((step) => step.energy_ev), digits: ENERGY_DIGITS },
+        { label: "largest force (eV/Å)", values: steps.map((step) => step.max_force_ev_ang), digits: FORCE_DIGITS, log: true },
+      ].filter((each) => each.values.some((value) => value !== null)),
+    [steps],
+  );
+  const shift = useMemo(() => (trajectory?.count > 1 ? shiftOf(trajectory, steps) : null), [trajectory, steps]);
   if (!series.length) return null;
   const last = steps.at(-1);
   const label = `Energy and largest force of ${steps.length} steps; step ${x.at(-1)} has ${energy(last.energy_ev, "eV")}, ${force(last.max_force_ev_ang, "eV/Å")}`;
-  return html`<${Plot} x=${x} series=${series} xLabel="ionic step" label=${label} />`;
+  const frames = shift !== null && {
+    at: shownOf(trajectory, shown) + shift,
+    onAt: (step) => (shown.value = step - shift >= trajectory.count - 1 ? null : Math.max(0, step - shift)),
+  };
+  return html`<${Plot} x=${x} series=${series} xLabel="ionic step" label=${label} fill=${!isFlow} ...${frames} />`;
 }
 
 const ROLES = {
