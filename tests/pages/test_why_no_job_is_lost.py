@@ -13,7 +13,7 @@ PAGE = Path(__file__).parents[2] / "docs/why-no-job-is-lost.md"
 @pytest.mark.parametrize(
     ("value", "sentence"),
     [
-        (life.ATTEMPTS == 2, "A lost attempt is repeated once."),
+        (life.ATTEMPTS == 2, "A lost attempt is repeated once,"),
         (life.PASS_ATTEMPTS == 5, "A pass of a flow has five attempts"),
         (life.RELAUNCHES == 5, "fails after six launches"),
         (life.GIVE_UP_S == 300, "not before five minutes"),
