@@ -2,6 +2,9 @@
 
 import os
 import signal
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 from ase.build import bulk
@@ -150,6 +153,50 @@ def test_a_call_that_needs_too_much_memory_is_halved_and_the_limit_is_kept(servi
     failed = [size for size in sizes if size > 10]
     assert len(failed) <= 2
     assert max(sizes[len(failed) + 1 :]) <= 10
+
+
+def owned(group, notes, **more):
+    """Own jobs in a process of a control group until all have ended; return their ids."""
+    code = (
+        f"import sys; open({str(group)!r}, 'w').write('0')\n"
+        f"sys.path.insert(0, {str(Path(__file__).parents[1])!r})\n"
+        "from worker.test_batch_jobs import JobService, config, submissions, submit\n"
+        "with JobService(config.load()) as service:\n"
+        f"    jobs = submit(service, submissions({str(notes)!r}, how='hoard', **{more!r}))\n"
+        f"    for _ in service.wait(jobs, {JOB_S}): pass\n"
+        "    print(*jobs)\n"
+    )
+    command = [sys.executable, "-c", code]
+    done = subprocess.run(command, stdout=subprocess.PIPE, text=True, timeout=JOB_S, check=True)
+    return done.stdout.split()
+
+
+def test_a_call_that_the_kernel_ends_for_want_of_memory_is_halved(batch, group, notes):
+    """40 MB for each structure: 800 MB have room for 10 of them, beside all processes."""
+    jobs = owned(group, notes, room=40)
+    with JobService(config.load()) as service:
+        right(service, jobs)
+        replaced = service.job(jobs[0]).summary["process_replaced"]
+    many, _ = calls(notes)
+    sizes = list(map(len, many))
+    killed = sum(size > 10 for size in sizes)
+    assert sizes == sorted(sizes, reverse=True)
+    assert killed >= 1
+    (why,) = replaced
+    assert "for want of memory by the kernel" in why
+    assert replaced[why] == killed
+
+
+def test_a_structure_that_the_memory_does_not_hold_fails_alone(batch, group, notes):
+    jobs = owned(group, notes, room=1, bad=[11])
+    with JobService(config.load()) as service:
+        right(service, jobs, [11])
+        assert "for want of memory by the kernel" in service.job(jobs[11]).error
+    many, one = calls(notes)
+    assert {11} <= {*one}
+    assert len(one) <= 2
+    # It alone is to blame, so the others go together again.
+    assert len(many) <= 10
 
 
 def test_jobs_of_other_parameters_have_calls_of_their_own(service, notes):

@@ -4,7 +4,6 @@ import os
 import signal
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 
@@ -43,24 +42,6 @@ def test_a_whole_outcome_is_published_though_its_runner_was_killed(make, tmp_pat
     assert outcome["state"] == ("completed" if whole else "lost"), outcome
     assert not whole or read_result(directory) == {"value": 42}
     assert count.read_text() == "x"
-
-
-@pytest.fixture
-def group():
-    """Make a control group of 800 MB; give what a process writes its pid to."""
-    above = Path(OomKills(os.getpid()).file).parent
-    group = above / f"crystalmath-test-{os.getpid()}"
-    try:
-        group.mkdir()
-        limits = [group / name for name in ("memory.max", "memory.limit_in_bytes")]
-        next(file for file in limits if file.exists()).write_text(str(800 * 2**20))
-    except (OSError, StopIteration) as error:
-        if group.exists():
-            group.rmdir()
-        pytest.skip(f"cannot make a control group with a limit of memory: {error!r}")
-    yield group / "cgroup.procs"
-    eventually(lambda: not (group / "cgroup.procs").read_text())
-    group.rmdir()
 
 
 def test_the_kernels_own_word_for_exhausted_memory(make, group):

@@ -58,7 +58,7 @@ class Batches:
         while (indices := calls.next()) and (self._claimed or self._goes_on()):
             members = self._begin(indices)
             if len(members) == 1:
-                self._run_alone(*members)
+                self._run_alone(calls, *members)
             elif members:
                 self._call(calls, members)
 
@@ -98,11 +98,12 @@ class Batches:
         if job is not self._leader:
             job.log.close()
 
-    def _run_alone(self, index: int) -> None:
+    def _run_alone(self, calls: Calls, index: int) -> None:
         """Run a job as if it had no batch."""
         job = self._claimed.pop(index)
         self._execution.running = [job]
         self._execution.run(job)
+        calls.ended_alone(index, failed=job.failed)
 
     def _plan(self, index: int) -> dict[str, Any] | None:
         """Have the runner plan the calls, for a job that is claimed, and may end meanwhile."""
@@ -173,7 +174,7 @@ class Batches:
         if leader not in self._claimed.values():
             leader.log.close()
         for index in alone:
-            self._run_alone(index)
+            self._run_alone(calls, index)
 
     def _returned(
         self,
@@ -192,7 +193,9 @@ class Batches:
         self._execution.settle(leader, runner, message)
         if message["memory"]:
             calls.too_large(order, left)
-        elif left:
+            return
+        calls.fitted({*order} - {*left})
+        if left:
             calls.failed(left, done=len(order) - len(left))
 
     def _publish(

@@ -211,6 +211,7 @@ class Execution:
     def _finish(self, job: RunningJob, runner: Runner, message: dict[str, Any]) -> None:
         """Publish the runner's outcome, once the processes that the job left are gone."""
         self.settle(job, runner, message)
+        job.failed = message["failed"]
         self.publish(job, message)
 
     def settle(self, job: RunningJob, runner: Runner, message: Mapping[str, Any]) -> None:

@@ -59,6 +59,8 @@ class RunningJob:
         self.follows = False
         #: Whether it is ended with the engine worker.
         self.tied = False
+        #: Whether it has ended as a failed one.
+        self.failed = False
         #: The reasons why the runner was replaced for it, and how often each.
         self.replaced: dict[str, int] = {}
         self._time = TimeLeft(spec.walltime_s, environment, shared=shared)
@@ -115,6 +117,7 @@ class RunningJob:
 
         Unless the job is cancelled, an outcome that the recipe's process had prepared comes first.
         """
+        self.failed = state == "failed"
         work = self.directory.work(self.attempt)
         replace_potcars(work)
         header = {
