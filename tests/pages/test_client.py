@@ -12,9 +12,7 @@ pytestmark = pytest.mark.server
 
 DOCS = Path(__file__).parents[2] / "docs"
 #: A block of code, and the block of text right below it, if there is one.
-BLOCK = re.compile(
-    r"^```python\n(.*?)^```\n(?:\n^```text\n(.*?)^```\n)?", re.MULTILINE | re.DOTALL
-)
+BLOCK = re.compile(r"^```python\n(.*?)^```\n(?:\n^```text\n(.*?)^```\n)?", re.MULTILINE | re.DOTALL)
 
 
 @pytest.mark.by_turns
