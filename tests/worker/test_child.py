@@ -44,17 +44,19 @@ def test_a_whole_outcome_is_published_though_its_runner_was_killed(make, tmp_pat
     assert count.read_text() == "x"
 
 
-def test_the_kernels_own_word_for_exhausted_memory(make, group):
+def test_the_kernels_own_word_for_exhausted_memory(make, memory_group):
     """The worker sits in a group with a limit; the recipe is what goes, and it is told."""
     directory = make("lab_recipes.hoard", megabytes=4000)
     code = (
-        f"import os; open({str(group)!r}, 'w').write(str(os.getpid()))\n"
+        f"import os; open({str(memory_group)!r}, 'w').write(str(os.getpid()))\n"
         f"from crystalmath import worker; worker.run({directory.path!r})"
     )
     subprocess.run([sys.executable, "-c", code], check=True, timeout=120)
     outcome = directory.outcome(1)
     assert outcome["state"] == "failed"
-    assert f"for want of memory by the kernel (oom_kill in {group.parent}/" in outcome["error"]
+    assert (
+        f"for want of memory by the kernel (oom_kill in {memory_group.parent}/" in outcome["error"]
+    )
 
 
 MOUNT = "31 23 0:28 {root} {mount} rw,relatime - {kind} {kind} rw{options}\n"

@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
 #: The reason in the record of a job that is computed again, as another job was cancelled.
 CANCELLED = "another job of its batch was cancelled"
+#: The same for a batch that took too long.
+LATE = "its batch had no result within the walltime of one job"
 
 
 class Batches:
@@ -151,25 +153,30 @@ class Batches:
         runner = execution.runner_of(leader)
         jobs = [(job.directory, job.attempt) for job in members.values()]
         replaced = [job.replaced for job in members.values()]
-        runner.give(self._request(leader, jobs, replaced=replaced))
+        request = self._request(leader, jobs, replaced=replaced, timed=leader.has_walltime)
+        runner.give(request)
         alone: list[int] = []
         while True:
             stop = execution.look(leader, runner, list(members.values()))
             for message in runner.take_results():
                 index = order[message["index"]]
+                leader.time.begin_anew()
                 if "log" in message:
                     self._publish(leader, index, members, message)
                 else:
                     alone.append(index)
                     del members[index]
-            if stop or runner.ended or runner.message is not None:
+            is_late = leader.left(begun=runner.begun) <= 0 and not leader.time.is_allocations
+            if stop or is_late or runner.ended or runner.message is not None:
                 break
         if stop:
             self._stopped(calls, leader, members, runner, stop)
-        elif runner.message is None:
+        elif runner.message is not None:
+            self._returned(calls, order, leader, members, runner)
+        elif runner.ended:
             self._died(calls, order, leader, members, runner)
         else:
-            self._returned(calls, order, leader, members, runner)
+            self._late(calls, order, leader, members, runner)
         self._leader = None
         if leader not in self._claimed.values():
             leader.log.close()
@@ -258,3 +265,21 @@ class Batches:
             calls.too_large(order, list(members))
         else:
             calls.failed(list(members), done=len(order) - len(members))
+
+    def _late(
+        self,
+        calls: Calls,
+        order: Sequence[int],
+        leader: RunningJob,
+        members: dict[int, RunningJob],
+        runner: Runner,
+    ) -> None:
+        """End a call that had no result within the walltime of one of its jobs."""
+        self._execution.end_runner()
+        runner.drain(leader.write_log)
+        for job in members.values():
+            job.note_replaced(LATE)
+        if done := len(order) - len(members):
+            calls.failed(list(members), done=done)
+        else:
+            calls.too_large(order, list(members))

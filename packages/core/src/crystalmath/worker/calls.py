@@ -23,8 +23,8 @@ class Calls:
     """Jobs that wait for a call, by their index.
 
     Jobs of one group have equal parameters, so one call can compute them. `sizes` are their numbers
-    of atoms. `limits` become smaller when a call needs too much memory. They become what they were
-    if one job is to blame for that: it was in all of these calls, and fails alone.
+    of atoms. `limits` become smaller when a call needs too much memory or time. They become what
+    they were if one job is to blame for that: it was in all of these calls, and fails alone.
     """
 
     def __init__(
@@ -33,7 +33,7 @@ class Calls:
         self._waiting = deque(list(group) for group in groups)
         self._sizes = sizes
         self.limits = limits
-        # The limits before memory was short, and the jobs that may each have caused that.
+        # The limits before memory or time was short, and the jobs that may each have caused that.
         self._before = limits
         self._suspects: set[int] = set()
 
@@ -69,7 +69,10 @@ class Calls:
         self.again(left[:middle])
 
     def too_large(self, call: Sequence[int], left: Sequence[int]) -> None:
-        """Call again with half as many structures and atoms, now and later: memory was short."""
+        """Call again with half as many structures and atoms, now and later.
+
+        Memory or time was short.
+        """
         if self._suspects:
             self._suspects.intersection_update(left)
         else:
@@ -79,7 +82,7 @@ class Calls:
         self.again(left)
 
     def fitted(self, call: Iterable[int]) -> None:
-        """Note that the memory was enough for these jobs."""
+        """Note that memory and time were enough for these jobs."""
         self._suspects.difference_update(call)
 
     def ended_alone(self, job: int, *, failed: bool) -> None:
