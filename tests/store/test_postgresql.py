@@ -296,3 +296,21 @@ def test_flows_and_chains_on_a_server_that_is_killed(url, tmp_path):
         assert server.finish(stopped)["status"] == "cancelled"
         steps = server.call("jobs.list", parent=stopped)["jobs"]
         assert {job["status"] for job in steps} <= {"completed", "cancelled"}
+
+
+def test_a_page_of_several_filters_reads_few_of_many_jobs(url, postgresql):
+    number, filters = 5000, {"label": {"project": "alloys"}, "elements": ["O"], "name": "of cu"}
+    with JobStore(url) as store:
+        labels = [{"project": ("alloys", "oxides")[at % 2]} for at in range(number)]
+        store.insert([new_job(labels=one, formula="Cu2O", name="scan of Cu2O") for one in labels])
+    schema = url.partition("schema=")[2]
+    read = (
+        "SELECT sum(seq_tup_read + idx_tup_fetch) FROM pg_stat_user_tables "
+        f"WHERE schemaname = '{schema}' AND relname = 'listed'"
+    )
+    postgresql.ask(f"ANALYZE {schema}.listed; ANALYZE {schema}.labels")
+    before = int(postgresql.ask(read))
+    with JobStore(url) as store:
+        assert len(store.list(limit=50, **filters)) == 50
+        assert len(store.list(limit=50, name="of cu", elements=["O"])) == 50
+    assert int(postgresql.ask(read)) - before < number / 10

@@ -29,6 +29,12 @@ JSON = ("labels", "owner", "parents", "resources", "summary", "warnings")
 _INDEXED = (None, "created_at", "-created_at")
 #: Filters that select few jobs, by an index.
 _FEW = ("key", "parent", "prefix")
+#: For this transaction. PostgreSQL expects few jobs of several filters: it would read all of them
+#: and sort, where an index has them in their order and the first ones fill the page.
+_READ_IN_ORDER = (
+    "SELECT set_config('enable_sort', 'off', true), "
+    "set_config('max_parallel_workers_per_gather', '0', true)"
+)
 #: Older SQLite takes no more than 999 parameters in a statement.
 CHUNK = 500
 
@@ -123,7 +129,8 @@ def searched(
     parameters, tables = Parameters(), source(filters)
     others, conditions = filters.copy(), []
     label = filters.get("label")
-    if sort is None and label and not any(filters.get(name) for name in _FEW):
+    are_few = any(filters.get(name) for name in _FEW)
+    if sort is None and label and not are_few:
         # The index of labels has the jobs of each in their order. SQLite keeps the order of tables
         # in a cross join, and so reads no more of the index than the page needs.
         name = rarest(snapshot, label)
@@ -138,6 +145,8 @@ def searched(
     if "labels" in tables:
         order = "labels.number DESC"
     query = f"SELECT listed.number FROM {tables} WHERE {' AND '.join(conditions)}"
+    if in_order and not (are_few or condition.selects_few or snapshot.is_sqlite):
+        snapshot.row(_READ_IN_ORDER)
     those = f"{limited(2**53 if limit is None else limit)} OFFSET {int(skip)}"
     rows = snapshot.rows(f"{query} ORDER BY {order}{those}", parameters)
     numbers = [int(row["number"]) for row in rows]

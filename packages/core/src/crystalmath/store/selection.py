@@ -48,6 +48,8 @@ class Condition:
         self._of = of
         self._among = "" if among is None else f" AND number IN ({among})"
         self._one_by_one = one_by_one
+        #: Whether a period or a label selects few jobs, which an index finds.
+        self.selects_few = False
 
     def __call__(
         self,
@@ -134,9 +136,12 @@ class Condition:
     def _labelled(self, name: str, value: str) -> str:
         named = labelled(self._parameters, "own", name, value)
         rows = f"labels AS own WHERE {named}"
-        if self._one_by_one and count_some(self._snapshot, rows, self._parameters) == _COUNTED:
-            named += f" AND own.number = {self._of}.number"
-            return f"EXISTS (SELECT 1 FROM labels AS own WHERE {named})"
+        if self._one_by_one:
+            if count_some(self._snapshot, rows, self._parameters) == _COUNTED:
+                named += f" AND own.number = {self._of}.number"
+                # OFFSET keeps PostgreSQL from reading all of the label's rows first.
+                return f"EXISTS (SELECT 1 FROM labels AS own WHERE {named} LIMIT 1 OFFSET 0)"
+            self.selects_few = True
         return f"{self._of}.number IN (SELECT number FROM {rows}{self._among})"
 
     def _submitted(self, since: float | None, until: float | None) -> Iterator[str]:
@@ -155,6 +160,7 @@ class Condition:
         values = Parameters()
         rows = f"listed WHERE {within(values, 'created_at')}"
         if count_some(self._snapshot, rows, values) < _COUNTED:
+            self.selects_few = True
             period = within(self._parameters, "created_at")
             yield f"listed.number IN (SELECT number FROM listed WHERE {period})"
         else:
