@@ -93,7 +93,7 @@ class EngineRunner(JobRunner):
         """Drop queued attempts, and tidy up after a cancel; core has ended running jobs."""
 
     def stop(self) -> None:
-        """End the engine. Called once, and only after a `launch` or a `probe`.
+        """End the engine. Called once, and only after a `launch`, `probe` or `release`.
 
         Jobs that were let go may still run in their supervisors (`spared`); a server lets all its
         jobs go. No other job of this process is alive.
@@ -110,7 +110,10 @@ class EngineRunner(JobRunner):
         return ["local"]
 
     def workers(self) -> int | None:
-        """Return the number of jobs that run at once by `workers_here`; ``None``: unknown."""
+        """Return exactly how many jobs run at once on this host; ``None``: unknown.
+
+        Users are warned if these jobs together have more ranks than the host has cores.
+        """
         return None
 
     def capabilities_of(self, cluster: str) -> Capabilities:
@@ -166,11 +169,14 @@ class EngineRunner(JobRunner):
         return self._driver.left.processes()
 
     def has_begun(self, attempt: Attempt) -> bool:
-        """Return whether a worker has claimed an attempt, or a cancel has taken it."""
+        """Return whether a worker has claimed an attempt, or a cancel has taken it.
+
+        It only reads files. A parcel has begun once any of its jobs has.
+        """
         return self._driver.has_begun(attempt)
 
     def has_ended(self, attempt: Attempt) -> bool:
-        """Return whether an attempt has its outcome."""
+        """Return whether an attempt, or each job of a parcel, has its outcome; reads files."""
         return self._driver.has_ended(attempt)
 
     def allocation_of(self, attempt: Attempt) -> str | None:
@@ -205,7 +211,7 @@ class EngineRunner(JobRunner):
         return self._driver.host.is_orphan(owner)
 
     def notice(self, attempt: str) -> None:
-        """Have core look at an attempt at once."""
+        """Have core look at an attempt at once, not within 0.1 s; any thread may call it."""
         self._driver.notice(attempt)
 
     def subscribe(self, listener: Listener) -> None:
