@@ -64,7 +64,7 @@ def _measured(count: int) -> dict[str, float]:
     figures: dict[str, float] = {}
     with tempfile.TemporaryDirectory() as home, JobStore(f"sqlite:///{home}/jobs.sqlite") as store:
         begun = time.time()
-        _fill(store, count)
+        fill(store, count)
         chance = random.Random(2)
         store.list(limit=1, elements=["Cu"])  # the first one imports the elements
         for name, filters in _ASKED.items():
@@ -107,7 +107,8 @@ def _spent(read: Callable[..., object], *args: Any, **kwargs: Any) -> float:
     return time.process_time() - begun
 
 
-def _fill(store: JobStore, count: int) -> None:
+def fill(store: JobStore, count: int) -> None:
+    """Put so many jobs on record: steps of flows, nearly all of which have ended."""
     chance = random.Random(1)
     for done in range(0, count, 1000):
         jobs = [_job(chance) for _ in range(min(1000, count - done))]

@@ -6,6 +6,7 @@ Each call writes its number into the folder's ledger, so that the race sees what
 from __future__ import annotations
 
 import fcntl
+import functools
 import os
 import subprocess
 import sys
@@ -16,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from ase import Atoms
 
-__all__ = ["Running", "crystal", "hold", "noop", "short", "static", "structure"]
+__all__ = ["Running", "chgnet", "crystal", "hold", "noop", "short", "static", "structure"]
 
 
 def structure(number: int) -> Atoms:
@@ -85,6 +86,25 @@ def static(atoms: Atoms, folder: str, number: int | None = None) -> dict[str, An
 
     result = getattr(static_job, "__wrapped__", static_job)(atoms)
     return {**_note(atoms, folder, number), "energy_ev": result["results"]["energy"]}
+
+
+def chgnet(atoms: Atoms, folder: str, number: int | None = None) -> dict[str, Any]:
+    """Compute energy and forces by CHGNet on one CPU."""
+    from ase.atoms import Atoms as Copied
+
+    atoms = Copied(atoms)
+    atoms.calc = _potential()
+    return {**_note(atoms, folder, number), "energy_ev": atoms.get_potential_energy()}
+
+
+@functools.cache
+def _potential() -> Any:
+    """Load the model once a process."""
+    import torch
+    from chgnet.model.dynamics import CHGNetCalculator
+
+    torch.set_num_threads(1)
+    return CHGNetCalculator(use_device="cpu")
 
 
 def hold(atoms: Atoms, folder: str, number: int | None = None) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+import uuid
 from pathlib import Path
 
 from contestant import run
@@ -30,5 +31,26 @@ def compute(task: str, count: int, folder: str) -> None:
         called(orm.StructureData(ase=work.structure(number)), orm.Int(number))
 
 
+def record(count: int, folder: str) -> list[list[str]]:
+    """Compute one job, and copy its process so often."""
+    compute("noop", 1, folder)
+    from aiida import orm
+    from aiida.manage import get_manager
+    from aiida.orm.entities import EntityTypes
+
+    process = orm.QueryBuilder().append(orm.CalcFunctionNode).one()[0]
+    kept = ("node_type", "process_type", "label", "description", "ctime", "mtime")
+    row = {name: getattr(process, name) for name in kept}
+    row |= {"attributes": process.base.attributes.all, "user_id": process.user.pk}
+    row |= {"extras": {}, "repository_metadata": {}, "dbcomputer_id": None}
+    storage = get_manager().get_profile_storage()
+    for start in range(0, count - 1, 1000):
+        rows = [{**row, "uuid": str(uuid.uuid4())} for _ in range(min(1000, count - 1 - start))]
+        storage.bulk_insert(EntityTypes.NODE, rows)
+    verdi = str(Path(sys.executable).with_name("verdi"))
+    listed = [verdi, "process", "list", "--all", "--limit", "50"]
+    return [listed, [verdi, "process", "show", str(process.pk)]]
+
+
 if __name__ == "__main__":
-    run(compute)
+    run(compute, record=record)

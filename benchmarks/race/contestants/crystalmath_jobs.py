@@ -1,6 +1,7 @@
 """CrystalMath, with its engine `local` or the one of ``RACE_ENGINE``."""
 
 import os
+import sys
 from pathlib import Path
 
 import work
@@ -45,5 +46,23 @@ def cancel(folder: str, running: work.Running) -> None:
             job.cancel()
 
 
+def record(count: int, folder: str) -> list[list[str]]:
+    """Compute one job, and write the rows of the others, as `benchmarks/listing.py` does."""
+    prepare(folder)
+    sys.path.append(str(Path(__file__).resolve().parents[2]))
+    import listing
+
+    from crystalmath.client import connect
+    from crystalmath.quacc.store import JobStore
+
+    with JobStore(f"sqlite:///{folder}/home/jobs.sqlite") as store:
+        listing.fill(store, count - 1)
+    with connect() as client:
+        job = client.submit("work.noop", work.structure(0), {"folder": folder})
+        job.result()
+    command = str(Path(sys.executable).with_name("crystalmath"))
+    return [[command, "list"], [command, "status", job.job_id]]
+
+
 if __name__ == "__main__":
-    run(compute, cancel)
+    run(compute, cancel, record)
