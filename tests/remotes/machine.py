@@ -5,6 +5,7 @@ import json
 import os
 import shlex
 import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -138,10 +139,24 @@ class Machine:
 
     def cut(self):
         """End all connections: kill the processes of sshd that serve them."""
+        self._signal_connections(signal.SIGKILL)
+
+    @contextlib.contextmanager
+    def silent(self):
+        """Answer nothing meanwhile: neither over connections that are there, nor over new ones."""
+        self.process.send_signal(signal.SIGSTOP)
+        self._signal_connections(signal.SIGSTOP)
+        try:
+            yield
+        finally:
+            self._signal_connections(signal.SIGCONT)
+            self.process.send_signal(signal.SIGCONT)
+
+    def _signal_connections(self, number):
         for pid in processes.descendants(self.process.pid):
             with contextlib.suppress(OSError):  # it has ended
                 if "sshd" in Path(f"/proc/{pid}/comm").read_text():
-                    os.kill(pid, 9)
+                    os.kill(pid, number)
 
     def bridges(self):
         """Return the processes of `crystalmath serve --stdio` there."""

@@ -1,5 +1,6 @@
 """Commands on another machine, over ssh."""
 
+import json
 import os
 import re
 import signal
@@ -194,6 +195,53 @@ def test_ctrl_c_leaves_no_process_on_either_side(there, hawk, tmp_path, command)
     assert there("status", job_id, "--json").json["status"] in {"pending", "running"}
     go.touch()
     assert there("wait", job_id).code == 0
+
+
+@pytest.fixture(scope="module")
+def large(machine):
+    """Return the id of a job with a large file."""
+    big = machine.folder / "big"
+    with big.open("wb") as file:
+        file.truncate(200 * 2**20)
+    answer = machine.run("run", "lab_recipes.copied", AL, "--param", f"path={big}", "--json")
+    return json.loads(answer.stdout)["job_id"]
+
+
+@pytest.mark.parametrize("way", ["killed", "silent"])
+def test_ctrl_c_while_the_connection_is_cut(there, hawk, large, tmp_path, way):
+    go, fetched = tmp_path / "go", tmp_path / "fetched"
+    waiting = there("submit", "lab_recipes.wait_for", AL, "--param", f"path={go}").out.strip()
+
+    def begin(*words):
+        return start("--on", "hawk", *words, start_new_session=True)
+
+    eventually(lambda: not hawk.bridges())
+    begun = [begin("wait", waiting)]
+    with limited(*begun):
+        eventually(lambda: len(hawk.bridges()) > 1)  # it waits with a connection of its own
+        begun.append(begin("list", "--watch"))
+        assert begun[-1].stdout.readline().startswith("NAME")
+        begun.append(begin("files", large, "--get", str(fetched)))
+        eventually(lambda: list(fetched.glob("*")))
+        with hawk.silent():
+            if way == "killed":
+                hawk.cut()
+            begun.append(begin("submit", "lab_recipes.value", AL, "--name", "cut off"))
+            with limited(*begun):
+                time.sleep(1)  # all look for a connection
+                children = [pid for one in begun for pid in processes.descendants(one.pid)]
+                assert any(map(_is_ssh, children))
+                for one in begun:
+                    os.killpg(one.pid, signal.SIGINT)
+                answers = [finish(one) for one in begun]
+    # To end the list is not to break it off.
+    assert [one.code for one in answers] == [130, 0, 130, 130]
+    assert not any("Traceback" in one.err for one in answers)
+    assert not any(map(_is_ssh, children))
+    eventually(lambda: not hawk.bridges())
+    assert not (fetched / "big").exists()
+    go.touch()
+    assert there("wait", waiting).code == 0
 
 
 def _is_ssh(pid):

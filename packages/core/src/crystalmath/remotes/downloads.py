@@ -64,13 +64,15 @@ def download(
     size, free = sum(one["size"] for one in files), shutil.disk_usage(directory).free
     if size > free:
         raise CrystalMathError(f"the files have {size} bytes, and {directory} has room for {free}")
-    with ThreadPoolExecutor(TOGETHER) as threads:
+    threads, waits = ThreadPoolExecutor(TOGETHER), True
+    try:
         tasks = [threads.submit(_fetch, ask, job_id, one, places[one["file"]]) for one in files]
-        try:
-            return [task.result() for task in tasks]
-        except BaseException:
-            threads.shutdown(wait=False, cancel_futures=True)
-            raise
+        return [task.result() for task in tasks]
+    except KeyboardInterrupt:
+        waits = False  # requests under way end when their connections are closed
+        raise
+    finally:
+        threads.shutdown(wait=waits, cancel_futures=True)
 
 
 def chosen_files(files: Sequence[JobFile], names: Collection[str]) -> list[JobFile]:
