@@ -1,10 +1,13 @@
 """Another machine for the tests of a module, and a home here that names it ``hawk``."""
 
+import re
 import sys
+import urllib.request
 from pathlib import Path
 
 import pytest
 
+from commands import finish, limited, start
 from remotes.machine import Machine
 
 
@@ -18,9 +21,9 @@ def machine(tmp_path_factory):
 
 @pytest.fixture
 def hawk(machine, home, tmp_path, monkeypatch):
-    """Name the machine ``hawk`` in the home here, and share no connection with other tests."""
+    """Name the machine ``hawk`` in the home here; the tests of a module share a connection."""
     (home / "config.toml").write_text(machine.table())
-    monkeypatch.setenv("XDG_RUNTIME_DIR", str(home))
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(machine.folder))
     return machine
 
 
@@ -45,3 +48,21 @@ def turns(hawk, home, tmp_path):
         return count
 
     return since
+
+
+@pytest.fixture
+def open_page(hawk):
+    """Return a function that opens the page of the machine's home, and ends it."""
+
+    def opened():
+        pytest.importorskip("crystalmath_web.app", reason="crystalmath-web is not installed")
+        process = start("--on", "hawk", "ui", "--no-browser")
+        with limited(process):
+            address = process.stdout.readline().strip()
+            assert re.fullmatch(r"http://127\.0\.0\.1:\d+/#\S+", address)
+            with urllib.request.urlopen(address.partition("#")[0]) as page:
+                assert page.status == 200
+            process.terminate()
+            assert finish(process).code in {0, -15}
+
+    return opened

@@ -2,14 +2,11 @@
 
 import json
 import os
-import re
 import sys
-import urllib.request
 
 import pytest
 from ase.build import bulk
 
-from commands import finish, limited, start
 from crystalmath.client import connect
 
 pytestmark = pytest.mark.server
@@ -54,16 +51,8 @@ def test_a_table_of_the_page_takes_one_round_trip(hawk, turns, monkeypatch):
         assert turns() == 3
 
 
-def test_the_page_opens_with_on(hawk):
-    pytest.importorskip("crystalmath_web.app", reason="crystalmath-web is not installed")
-    process = start("--on", "hawk", "ui", "--no-browser")
-    with limited(process):
-        address = process.stdout.readline().strip()
-        assert re.fullmatch(r"http://127\.0\.0\.1:\d+/#\S+", address)
-        with urllib.request.urlopen(address.partition("#")[0]) as page:
-            assert page.status == 200
-        process.terminate()
-        assert finish(process).code in {0, -15}
+def test_the_page_opens_with_on(open_page):
+    open_page()
 
 
 async def test_the_screen(hawk, client):

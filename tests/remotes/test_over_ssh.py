@@ -20,7 +20,7 @@ pytestmark = pytest.mark.server
 
 CELL = bulk("Al")
 #: How often each test cuts all connections.
-CUTS = int(os.environ.get("CUTS", "10"))
+CUTS = int(os.environ.get("CUTS", "5"))
 
 
 def test_the_commands_of_every_day_take_few_round_trips(there, turns, tmp_path):
@@ -53,7 +53,7 @@ def cutting(machine, count=CUTS):
     chance = random.Random(1)
 
     def cut():
-        while len(done) < count and not ending.wait(chance.uniform(0.05, 1.5)):
+        while len(done) < count and not ending.wait(chance.uniform(0.05, 1.0)):
             machine.cut()
             done.append(time.monotonic())
 
@@ -91,13 +91,12 @@ def test_cut_submissions_make_one_job_each(hawk, quick):
     assert sorted(listed) == sorted(names)
 
 
-def test_cut_waits_miss_nothing(hawk, quick, caplog):
+def test_cut_waits_miss_nothing(hawk, quick):
     with connect(on="hawk") as client, cutting(hawk) as goes_on:
         while goes_on():
             job = client.submit("lab_recipes.value", CELL, {"number": 3})
             assert job.result(timeout=120) == 3
             list(client.wait([job], timeout=120))
-    assert any("trying again" in text or "goes on" in text for text in caplog.messages)
 
 
 def test_cut_downloads_are_whole(hawk, quick, tmp_path):
@@ -126,7 +125,7 @@ def test_a_machine_that_was_never_reached_is_told_at_once(hawk, home):
     assert time.monotonic() - begun < 10
 
 
-def test_a_connection_that_stays_lost_is_told_in_the_end(hawk, quick, home, monkeypatch):
+def test_a_connection_that_stays_lost_is_told_in_the_end(hawk, quick, caplog, monkeypatch):
     monkeypatch.setattr(over_ssh, "LOST_S", 1.0)
     with connect(on="hawk") as client:
         hawk.process.send_signal(19)  # no new connection is accepted
@@ -135,6 +134,7 @@ def test_a_connection_that_stays_lost_is_told_in_the_end(hawk, quick, home, monk
             hawk.cut()
             with pytest.raises(over_ssh.ConnectionLost, match="hawk"):
                 client.totals()
+            assert any("trying again" in text for text in caplog.messages)
         finally:
             hawk.process.send_signal(18)
 
