@@ -686,3 +686,25 @@ def all_of(cells: list[Atoms], factor: float = 1.0):
         "output": {"energy": [-1.0 * len(atoms) for atoms in cells], "forces": None},
         "dir_name": None,
     }
+
+
+def wander(atoms, frames):
+    """Write frames in which atoms move and the cell grows, with energies, forces and moments."""
+    import numpy as np
+    from ase.calculators.singlepoint import SinglePointCalculator
+    from ase.io.trajectory import Trajectory
+
+    places, random = atoms.positions.copy(), np.random.default_rng(0)
+    with Trajectory("opt.traj", "w") as file:
+        for number in range(frames):
+            atoms.set_cell(atoms.cell * 1.001, scale_atoms=True)
+            atoms.positions += random.normal(scale=0.02, size=places.shape)
+            values = {
+                "energy": -1.0 - number,
+                "forces": random.normal(size=places.shape),
+                "magmoms": random.normal(size=len(atoms)),
+            }
+            atoms.calc = SinglePointCalculator(atoms, **values)
+            file.write(atoms)
+    atoms.calc = None
+    return {"atoms": atoms}

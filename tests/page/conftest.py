@@ -130,3 +130,37 @@ def picture(tmp_path):
         assert not PICTURES or path.stat().st_size < LARGEST
 
     return take
+
+
+@pytest.fixture
+def faults(axe):
+    """Return what finds, of a page that is shown, faults that keep people from using it."""
+
+    def find(page):
+        page.evaluate(axe)
+        found = {}
+        for scheme, which in (("light", {}), ("dark", {"runOnly": ["color-contrast"]})):
+            page.emulate_media(color_scheme=scheme)
+            for one in page.evaluate("which => axe.run(which)", which)["violations"]:
+                found[scheme, one["id"]] = [node["html"] for node in one["nodes"]]
+        return found
+
+    return find
+
+
+@pytest.fixture
+def faultless(faults):
+    """Return what looks at a page in light and dark, from narrow to wide."""
+
+    def look(page, place):
+        wrong = faults(page)
+        for width in (390, 768, 1280, 2560):
+            page.set_viewport_size({"width": width, "height": 900})
+            if page.evaluate("document.documentElement.scrollWidth") > width:
+                wrong[width] = "it is wider than the window"
+            box = page.locator(place).bounding_box()
+            if box["x"] < 0 or box["x"] + box["width"] > width:
+                wrong[width] = box
+        assert wrong == {}
+
+    return look

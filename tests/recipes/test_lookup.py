@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from crystalmath.errors import InvalidJob
 from crystalmath.recipes import lookup
 from crystalmath.recipes.arguments import check_arguments, structure_taken, structures_argument
-from crystalmath.server.handlers.installed import parameters_schema
+from crystalmath.server.parameter_schemas import parameters_schema
 
 EMT = "quacc.recipes.emt.core.relax_job"
 _names = itertools.count()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 import json
 import math
 
@@ -368,6 +370,60 @@ def test_a_mark_of_the_byte_order_before_a_text_changes_nothing(tmp_path, name):
     (tmp_path / name).write_text(f"\ufeff{text}", encoding="utf-8")
     assert read_structures(tmp_path / name) == plain
     assert read_text(f"\ufeff{text}", name) == read_text(text, name)
+
+
+@pytest.mark.parametrize(
+    ("kind", "ending"),
+    [
+        *(("espresso-in", "pwi"), ("xsf", "xsf"), ("proteindatabank", "pdb"), ("gen", "gen")),
+        *(("sdf", "sdf"), ("vasp", "poscar"), ("extxyz", "xyz")),
+    ],
+)
+def test_a_text_shows_its_format_and_an_error_its_line(kind, ending):
+    atoms = bulk("Cu", cubic=True)
+    with io.StringIO() as file:
+        more = {"pseudopotentials": {"Cu": "Cu.UPF"}} if kind == "espresso-in" else {}
+        write(file, atoms, format=kind, **more)
+        text = file.getvalue()
+    for name in ("pasted", f"slab.{ending}"):
+        [(_, read)] = read_text(text, name)
+        assert str(read.symbols) == "Cu4"
+        distances = read.get_all_distances(), atoms.get_all_distances()
+        assert distances[0] == pytest.approx(distances[1], abs=1e-3)
+    lines = text.splitlines()
+    if kind not in {"espresso-in", "proteindatabank"}:  # their readers do not name the value
+        number = next(n for n, line in enumerate(lines) if "  0.0" in line)
+        lines[number] = lines[number].replace(" 0.0", " 0.x", 1)
+        with pytest.raises(InvalidJob, match=f"line {number + 1}: "):
+            read_text("\n".join(lines), "pasted")
+    with pytest.raises(InvalidJob, match=r"cut|too early|three numbers|lines in all|its scale"):
+        read_text("\n".join(text.splitlines()[:-3]), f"slab.{ending}")
+
+
+def _written(kind):
+    more = {"pseudopotentials": {"Cu": "Cu.UPF"}} if kind == "espresso-in" else {}
+    with io.StringIO() as file:
+        write(file, bulk("Cu", cubic=True), format=kind, **more)
+        return file.getvalue().splitlines()
+
+
+ODD = ("", "-1", "999999999", "1e999", "nan", "\0", "nat = 999999999", "ANIMSTEPS 99999999", "9**9")
+
+
+@given(
+    st.sampled_from(["espresso-in", "xsf", "proteindatabank", "gen", "sdf", "vasp", "extxyz"]),
+    st.sampled_from(["pasted", "a.pwi", "a.xsf", "a.pdb", "a.gen", "a.sdf", "a.xyz"]),
+    st.lists(st.tuples(st.integers(0, 30), st.sampled_from(ODD)), max_size=4),
+    st.integers(0, 40),
+)
+@example("gen", "a.gen", [], 0)
+def test_a_damaged_text_is_read_or_refused(kind, name, damage, length):
+    lines = _written(kind)[:length]
+    for number, odd in damage:
+        if number < len(lines):
+            lines[number] = " ".join([odd, *lines[number].split()[1:]])
+    with contextlib.suppress(InvalidJob):
+        assert read_text("\n".join(lines), name)
 
 
 @pytest.mark.parametrize(

@@ -11,6 +11,7 @@ import pytest
 from ase.build import bulk
 
 from crystalmath.client import in_process
+from crystalmath.recipes.structures import to_ase_json
 
 app = pytest.importorskip("crystalmath_web.app", reason="crystalmath-web is not installed")
 
@@ -134,7 +135,7 @@ def test_events_of_another_site_are_not_followed(page):
     [
         "system.stop",
         "rpc.discover",
-        "jobs.submit_many",
+        "jobs.subscribe",
         "jobs.archive",
         "clusters.check",
         "\ud800",
@@ -152,6 +153,19 @@ def test_a_page_cannot_call_everything(page, method):
 def test_every_method_that_can_be_called_is_one_that_stops_nothing():
     assert not app.READING & app.ACTING
     assert not [name for name in app.READING | app.ACTING if name.endswith((".stop", ".import"))]
+
+
+def test_a_page_cannot_change_the_environment_of_jobs(page):
+    where = {"recipe": "lab_recipes.where", "structure": to_ase_json(bulk("Al"))}
+    sent = {**where, "environment": {"OMP_NUM_THREADS": "77"}}
+    _, one = page.call("jobs.submit", sent)
+    _, many = page.call("jobs.submit_many", {"jobs": [sent, {**sent, "name": "other"}]})
+    for each in [one["job_id"], *(job["job_id"] for job in many["jobs"])]:
+        list(page.client.wait([each], timeout=300))
+        environment = page.call("jobs.result", {"job_id": each})[1]["result"]["environment"]
+        assert environment.get("OMP_NUM_THREADS") != "77"
+    for wrong in ("none", [3], [sent, None]):
+        assert "jobs" in page.call("jobs.submit_many", {"jobs": wrong})[1]["error"]
 
 
 def test_a_page_for_reading_changes_nothing(lab):

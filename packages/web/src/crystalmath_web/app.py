@@ -38,8 +38,10 @@ _MODULES = ", ".join(
     for path in sorted(PAGE.rglob("*.js"))
     if path.name not in {"3Dmol.js", "warm.js"}
 )
-#: The page's own server answers this method: it needs numpy, which the home's server never imports.
+#: The page's own server answers these: they need numpy, which the home's server never imports.
 EQUATIONS = "page.equations_of_state"
+PHASES = "page.phases"
+SYMMETRY = "page.space_group"
 #: The page's own server keeps the named views of the table.
 VIEWS, KEEP_VIEW = "page.views", "page.keep_view"
 #: Methods that a page may call and that change nothing.
@@ -51,18 +53,18 @@ READING = frozenset(
         *("jobs.result", "jobs.table", "jobs.trajectory", "structures.read", "recipes.list"),
         *("recipes.describe", "presets.list", "engines.list", "clusters.list"),
         *("system.status", "system.version", "system.doctor"),
-        *(EQUATIONS, VIEWS),
+        *(EQUATIONS, PHASES, SYMMETRY, VIEWS),
     }
 )
 #: Methods that change something, or run a recipe to check it: refused with ``--read-only``.
 ACTING = frozenset(
     {
-        *("jobs.check", "jobs.submit", "jobs.cancel", "jobs.cancel_many"),
+        *("jobs.check", "jobs.submit", "jobs.submit_many", "jobs.cancel", "jobs.cancel_many"),
         *("jobs.retry", "jobs.prune", KEEP_VIEW),
     }
 )
 #: Methods whose jobs see the environment of ``crystalmath ui``, whatever a page sends.
-_WITH_ENVIRONMENT = frozenset({"jobs.check", "jobs.submit", "presets.list"})
+_WITH_ENVIRONMENT = frozenset({"jobs.check", "jobs.submit", "jobs.submit_many", "presets.list"})
 KEY = "x-crystalmath-key"
 #: The most bytes of a request for a session.
 LARGEST_TOKEN = 4096
@@ -136,9 +138,9 @@ class _App:
             raise RefusalError(400, "the parameters of a method are an object")
         try:
             if method in _WITH_ENVIRONMENT and config.remote_name() is None:
-                params = {**params, "environment": await self._in_thread(_environment)}
-            if method == EQUATIONS:
-                return in_json(await self._in_thread(_equations, self._client, params))
+                params = _with_environment(method, params, await self._in_thread(_environment))
+            if own := _OWN.get(method):
+                return in_json(await self._in_thread(own, self._client, params))
             if method == VIEWS:
                 return in_json({"views": await self._in_thread(self._views.all)})
             if method == KEEP_VIEW:
@@ -261,6 +263,19 @@ def _same(sent: object, known: str) -> bool:
     return secrets.compare_digest(sent.encode(errors="surrogatepass"), known.encode())
 
 
+def _with_environment(
+    method: str, params: dict[str, Any], environment: dict[str, str]
+) -> dict[str, Any]:
+    """Return parameters with an environment, whatever they had; many jobs have it in each job."""
+    if method != "jobs.submit_many":
+        return {**params, "environment": environment}
+    jobs = params.get("jobs")
+    if not isinstance(jobs, list):
+        return params  # the server refuses it, and each that is no job
+    each = [{**job, "environment": environment} if isinstance(job, dict) else job for job in jobs]
+    return {**params, "jobs": each}
+
+
 def _environment() -> dict[str, str]:
     return config.submitters_environment(config.load())
 
@@ -275,6 +290,21 @@ def _equations(client: Client, params: Mapping[str, Any]) -> dict[str, Any]:
     except InvalidJob as error:
         return {"status": "error", "error": str(error), "code": error.code}
     return {**to_wire(equations), "states": [to_wire(state) for state in equations.states]}
+
+
+def _phases(client: Client, params: Mapping[str, Any]) -> dict[str, Any]:
+    from crystalmath_web.phases import phases
+
+    return phases(client, params)
+
+
+def _space_group(_: Client, params: Mapping[str, Any]) -> dict[str, Any]:
+    from crystalmath_web.symmetry import space_group
+
+    return space_group(params)
+
+
+_OWN = {EQUATIONS: _equations, PHASES: _phases, SYMMETRY: _space_group}
 
 
 def _written(change: JobChange) -> str:

@@ -86,7 +86,7 @@ def unread_keywords(program: str, names: Iterable[str]) -> Iterator[_Unread]:
     taken = arguments_of(_IO, writer, others=True)
     if not taken:
         return  # another release of ASE
-    keys = [key for section in _namelists(program).values() for key in section]
+    keys = [key for section in namelists_of(program).values() for key in section]
     for name in names:
         if name in taken or name in more or name in _REFUSED or name.partition("(")[0] in keys:
             continue
@@ -100,7 +100,7 @@ def unread_keywords(program: str, names: Iterable[str]) -> Iterator[_Unread]:
 
 def unread_input(program: str, input_data: Mapping[Any, object]) -> Iterator[_Unread]:
     """Yield the members of `input_data` that a program does not read."""
-    namelists = _namelists(program)
+    namelists = namelists_of(program)
     if not namelists:
         return  # ASE does not list its keys
     for name, value in input_data.items():
@@ -130,7 +130,7 @@ def beaten_input(
     Keywords replace keys outside the namelists, and these replace keys in a namelist, as
     `ase.io.espresso_namelist.namelist` writes them.
     """
-    known = {key for section in _namelists(program).values() for key in section}
+    known = {key for section in namelists_of(program).values() for key in section}
     tables = {"": keywords, "input_data.": input_data}
     tables |= {
         f"input_data.{section}.": table
@@ -152,7 +152,7 @@ def beaten_input(
 def _unread_keys(
     program: str, namelist: str, written: str, table: Mapping[Any, object]
 ) -> Iterator[_Unread]:
-    sections = (_namelists(program), _namelists(_SHARED.get(program, "")))
+    sections = (namelists_of(program), namelists_of(_SHARED.get(program, "")))
     known = {key for section in sections for key in section.get(namelist, ())}
     known.update(_OLDER.get(namelist, ()) if program == "pw" else ())
     for name in table:
@@ -170,20 +170,20 @@ def _suggestion(program: str, name: str, *, nested: bool = False) -> str | None:
     for section, keys in _OLDER.items() if program == "pw" else ():
         if wanted in keys:
             return f"if pw.x is old enough to read it: %input_data.{section}.{name}"
-    namelists = _namelists(program)
+    namelists = namelists_of(program)
     places = {key: section for section, keys in namelists.items() for key in keys}
     like = [wanted] if wanted in places else difflib.get_close_matches(wanted, places, 1, _LIKE)
     if like:
         section = f"{places[like[0]]}." if nested else ""
         return f"did you mean %input_data.{section}{like[0]}?"
     for other in ("pw", "ph", "pp", "dos", "bands", "projwfc", "q2r", "matdyn"):
-        if any(wanted in keys for keys in _namelists(other).values()):
+        if any(wanted in keys for keys in namelists_of(other).values()):
             return f"{other}.x reads it, not {program}.x; leave it out"
     return None
 
 
 @functools.cache
-def _namelists(program: str) -> Mapping[str, tuple[str, ...]]:
+def namelists_of(program: str) -> Mapping[str, tuple[str, ...]]:
     """Return a program's keys by its namelists, in lower case."""
     from ase.io.espresso_namelist.keys import ALL_KEYS
 

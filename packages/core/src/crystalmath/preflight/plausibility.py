@@ -19,6 +19,7 @@ from crystalmath.models import Finding
 from crystalmath.plugins.checked_job import brief
 from crystalmath.recipes.close_atoms import close_atoms, heights, pairs
 from crystalmath.recipes.lookup import family_of, is_quaccs, look_up
+from crystalmath.recipes.parameter_kinds import UNITS
 from crystalmath.recipes.source import keys_of
 
 if TYPE_CHECKING:
@@ -41,18 +42,15 @@ _KPOINTS = 100_000
 _COARSE = 1.0
 #: Flows that cut slabs, defects or strained cells out of a solid.
 _OF_SOLIDS = ("bulk_to_slabs_flow", "bulk_to_defects_flow", "elastic_tensor_flow")
-#: Thresholds, cutoffs and numbers of steps, which cannot be negative, and their units.
-_NEVER_NEGATIVE = {
-    **dict.fromkeys(("ediff", "encut", "enaug"), "eV"),
-    **dict.fromkeys(("ecutwfc", "ecutrho", "conv_thr", "etot_conv_thr"), "Ry"),
-    **dict.fromkeys(("electron_maxstep", "max_steps", "nelm", "nstep", "nsw", "steps"), ""),
-    "fmax": "eV/Å",
-    "forc_conv_thr": "Ry/bohr",
-    "kspacing": "1/Å",
-    **dict.fromkeys(("rc", "ro"), "Å"),
-    "temperature_k": "K",
-    "timestep_fs": "fs",
-}
+#: Numbers of steps, which are whole; and with them thresholds and cutoffs: none can be negative.
+_COUNTS = ("electron_maxstep", "max_steps", "nelm", "nstep", "nsw", "steps")
+_NEVER_NEGATIVE = frozenset(
+    (
+        *_COUNTS,
+        *("conv_thr", "ecutrho", "ecutwfc", "ediff", "enaug", "encut", "etot_conv_thr", "fmax"),
+        *("forc_conv_thr", "kspacing", "rc", "ro", "temperature_k", "timestep_fs"),
+    )
+)
 #: Values outside these limits are slips, or in another unit.
 _OTHER_UNIT = {
     "encut": (60.0, math.inf, "every POTCAR needs more; ENCUT is in eV, and 1 Ry is 13.6 eV"),
@@ -323,12 +321,12 @@ def _numbers(table: Mapping[str, Any], place: str) -> Iterator[Finding]:
         if isinstance(value, bool) or not isinstance(value, (int, float)):
             continue
         source = f"the parameter {full}"
-        unit = f" {_NEVER_NEGATIVE[key]}".rstrip() if key in _NEVER_NEGATIVE else ""
+        unit = f" {UNITS[key]}" if key in _NEVER_NEGATIVE and key in UNITS else ""
         low, high, why = _OTHER_UNIT.get(key, (-math.inf, math.inf, ""))
         if key in _NEVER_NEGATIVE and value < 0:
             message = f"{one_line(full)} = {value}{unit} is negative, which has no meaning here"
             yield _warning("parameter_negative", message, "set a positive number", source)
-        elif _NEVER_NEGATIVE.get(key) == "" and value % 1:
+        elif key in _COUNTS and value % 1:
             message = f"{one_line(full)} = {value} is a number of steps, but not a whole number"
             yield _warning("parameter_fraction", message, "set a whole number", source)
         elif key == "fmax" and not value and "max_steps" not in table:

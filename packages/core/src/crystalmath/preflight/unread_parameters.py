@@ -28,7 +28,13 @@ from crystalmath.preflight.espresso_parameters import (
 from crystalmath.recipes.arguments import structure_argument
 from crystalmath.recipes.lookup import family_of, is_quaccs, look_up, nearest
 from crystalmath.recipes.parameter_kinds import check_flag, check_kinds
-from crystalmath.recipes.source import CALCULATORS, arguments_of, defaults_of, definition
+from crystalmath.recipes.source import (
+    CALCULATORS,
+    arguments_of,
+    defaults_of,
+    definition,
+    documented,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
@@ -63,6 +69,26 @@ _LIKE = 0.75
 def keys_run_by(table: str) -> tuple[str, ...]:
     """Return the keys of ``opt_params`` or ``md_params``."""
     return arguments_of(*_RUNNER, RUN_BY[table])
+
+
+def members_of(recipe: Recipe, table: str) -> Iterator[tuple[inspect.Parameter, str]]:
+    """Yield the members that a table of a recipe's may have, and the docstring about each.
+
+    A member that the recipe sets itself is left out.
+    """
+    functions, beside = _GOES_TO.get(table, ((), ()))
+    if table in RUN_BY:
+        functions = ((*_RUNNER, RUN_BY[table]),)
+        beside = tuple(_runner_arguments(recipe.name, table, keys_run_by(table)))
+    for function in functions:
+        arguments, docstring = documented(*function)
+        yield from ((item, docstring) for item in arguments if item.name not in beside)
+
+
+def named_jobs(recipe: Recipe) -> dict[str, str]:
+    """Return the recipes of a flow's jobs by their names in ``job_params``."""
+    jobs = dict(_JOB.findall(recipe.docstring or ""))
+    return {name: jobs[name] for name in _named_jobs(recipe.name) if name in jobs}
 
 
 def check_tables(recipe: Recipe, parameters: Mapping[str, Any], place: str) -> Iterator[Finding]:

@@ -48,8 +48,15 @@ _NAMED = {
     "preset": "the name of a preset, or of its file",
     "dynamics": 'an ensemble ("nvt_langevin"), or a dynamics of ase.md ("NPT")',
 }
-#: The units of numbers that people write with a unit, or in the unit of another program.
-_UNITS = {
+#: The units of parameters of quacc's recipes, by their names in lower case.
+UNITS = {
+    "compressibility_au": "Å³/eV",
+    "fmax": "eV/Å",
+    "pressure_au": "eV/Å³",
+    **dict.fromkeys(("rc", "ro"), "Å"),
+    "temperature": "K",
+    "temperature_k": "K",
+    "timestep_fs": "fs",
     **dict.fromkeys(("ediff", "encut", "enaug", "sigma"), "eV"),
     **dict.fromkeys(("conv_thr", "degauss", "ecutrho", "ecutwfc", "etot_conv_thr"), "Ry"),
     "ediffg": "eV (or, below zero, eV/Å)",
@@ -251,14 +258,14 @@ def _wrong_in_espresso(parameters: Mapping[str, Any]) -> Iterator[str]:
         yield from _twice(table, "name in input_data")
     for name, value in _numbers_of(parameters):
         if isinstance(value, str):
-            yield _wrong_kind(name, f"a number, in {_UNITS[name.lower()]}", value)
+            yield _wrong_kind(name, f"a number, in {UNITS[name.lower()]}", value)
 
 
 def _right_kind_in_incar(name: str, value: Any) -> str | None:
     """Return the right kind of a tag of INCAR, if ASE or VASP would fail at its value."""
     text = isinstance(value, str)
     if name in _tags("float") or name in _tags("exp"):
-        unit = f", in {_UNITS[name]}" if name in _UNITS else ""
+        unit = f", in {UNITS[name]}" if name in UNITS else ""
         return f"a number{unit}" if isinstance(value, _NOT_NUMBERS) else None
     if name in _tags("int"):
         wrong = isinstance(value, _NOT_NUMBERS) and not (text and _spells_number(str(value)))
@@ -284,7 +291,7 @@ def _numbers_of(parameters: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
     """Yield the numbers of Quantum ESPRESSO's input that have a unit, with their names."""
     for table in _tables_of(parameters):
         for name, value in table.items():
-            if str(name).lower() in _UNITS:
+            if str(name).lower() in UNITS:
                 yield str(name), value
 
 

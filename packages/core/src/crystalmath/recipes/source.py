@@ -6,6 +6,7 @@ import ast
 import functools
 import importlib
 import inspect
+import re
 import sys
 from importlib.machinery import ModuleSpec
 from pathlib import Path
@@ -407,6 +408,35 @@ def arguments_of(
     if taken.kwarg is not None and not others:
         return ()
     return tuple(item.arg for item in (*taken.args, *taken.kwonlyargs))[1:]
+
+
+def documented(
+    module: str, name: str, method: str | None = None
+) -> tuple[Sequence[inspect.Parameter], str]:
+    """Return the arguments of a function, or of a class's method, without the first; its docstring.
+
+    Both are empty if the source does not show them.
+    """
+    function = definition(module, name)
+    if method is not None and function is not None:
+        inner = [node for node in function.body if isinstance(node, ast.FunctionDef)]
+        function = next((node for node in inner if node.name == method), None)
+    if not isinstance(function, ast.FunctionDef):
+        return (), ""
+    arguments = list(_signature(function.args, None).parameters.values())
+    return arguments[1:], ast.get_docstring(function) or ""
+
+
+@functools.cache
+def notes_of(module: str, name: str) -> Mapping[str, str]:
+    """Return the comments beside the items of a list in a module's source, by these items."""
+    spec = locate(module)
+    keys = keys_of(module, name)
+    if not keys or spec is None or spec.origin is None:
+        return {}
+    text = Path(spec.origin).read_text(encoding="utf-8")
+    item = re.compile(r"^ *'(\w+)', *# *(.*\w.*)$", re.MULTILINE)
+    return {key: " ".join(note.split()) for key, note in item.findall(text) if key in keys}
 
 
 @functools.cache

@@ -5,6 +5,7 @@ from __future__ import annotations
 import codecs
 import contextlib
 import io
+import math
 import re
 import tempfile
 import warnings
@@ -49,6 +50,16 @@ _OTHERWISE = (
 )
 #: A property of thousands of columns, in the second line of extended XYZ.
 _WIDE = re.compile(r":[RISL]:\s*[\d_+]{4,}")
+#: Further formats of `read_text`: the ends of file names, and the beginning of a line that others
+#: lack. ASE's readers of these read one text line by line; they evaluate nothing, and open no file.
+_TEXTS: dict[str, tuple[tuple[str, ...], str]] = {
+    "espresso-in": ((".pwi", "pw.in", ".scf.in", ".relax.in"), r"\s*&(?:control|system)\b"),
+    "xsf": ((".xsf", ".axsf"), r"(?:ANIMSTEPS|CRYSTAL|SLAB|POLYMER|ATOMS)\b"),
+    "proteindatabank": ((".pdb",), r"(?:CRYST1|ATOM  |HETATM)"),
+    "gen": ((".gen",), r"\s*\d+\s+[CSF]\s*$"),
+    "sdf": ((".sdf", ".mol"), r".*\bV2000\s*$"),
+}
+_KNOWN_TEXTS = "POSCAR, CIF, (extended) XYZ, input of pw.x, XSF, PDB, MOL, SDF, GEN of DFTB+"
 _POSCAR_LINES = 8  # comment, scale, three vectors, counts, kind of coordinates, one atom
 
 
@@ -136,9 +147,11 @@ def read_structures(path: str | os.PathLike[str]) -> list[tuple[str, Atoms | Inv
 
 
 def read_text(text: str, file: str) -> list[tuple[str, Atoms]]:
-    """Return the structures of a text in CIF, (extended) XYZ or the format of POSCAR.
+    """Return the structures of a text, which came from somewhere else.
 
-    The name of its `file` decides on the format, or else the text. Raises `InvalidJob`: it has
+    The name of its `file` decides on the format, or else the text. It may be a POSCAR, CIF,
+    (extended) XYZ, input of pw.x, XSF, PDB, MOL, SDF or GEN: readers of other formats open further
+    files, evaluate what they read, or do not notice a missing end. Raises `InvalidJob`: it has
     another format, holds no structure, or holds one that no calculation can take.
     """
     usable = []
@@ -157,7 +170,49 @@ def _read_text(text: str, file: str) -> list[tuple[str, Atoms | InvalidJob]]:
     if name.endswith("xyz") or begin.partition("\n")[0].strip().isdecimal():
         _check_xyz_counts(text.split("\n"), file)
         return _named(_read_frames(io.StringIO(text), file, "extxyz"), file)
-    return _named([parse_structure(text)], file)
+    if kind := _kind_of(text, name):
+        _check_whole(kind, text, file)
+        return _named(_read_frames(io.StringIO(text, newline=None), file, kind), file)
+    lines = text.splitlines()
+    if not (text.strip() and "\0" not in text and _is_number(lines[1] if lines[1:] else "")):
+        second = f", and is {shown(lines[1].strip())}" if lines[1:] else ""
+        raise InvalidJob(
+            f"{file} is no text in a known format ({_KNOWN_TEXTS}); line 2 of a POSCAR must be "
+            f"its scale{second}"
+        )
+    return _named([_from_poscar(text, f"other formats are {_KNOWN_TEXTS[8:]}")], file)
+
+
+def _check_whole(kind: str, text: str, file: str) -> None:
+    # ASE takes the atoms that there are.
+    last = {"proteindatabank": "END", "sdf": "M  END"}.get(kind)
+    if last and not re.search(rf"^{last}", text, re.MULTILINE):
+        raise InvalidJob(f"{file} has no line {last}: the file was cut, or is still being written")
+    if kind == "gen":
+        lines = text.splitlines() or [""]
+        count = (lines[0].split() or [""])[0]
+        if not count.isdecimal() or len(lines) < int(count[:9]) + 2:
+            raise InvalidJob(
+                f"{file} announces {count:.20} atoms in line 1 and has {len(lines)} lines in all"
+            )
+
+
+def _kind_of(text: str, name: str) -> str | None:
+    """Return ASE's name of the format of a text, by the name of its file or by its lines."""
+    for kind, (ends, _) in _TEXTS.items():
+        if f"/{name}".endswith(ends):
+            return kind
+    head = text[:20_000]
+    for kind, (_, line) in _TEXTS.items():
+        if re.search(rf"^{line}", head, re.MULTILINE | re.IGNORECASE * (kind == "espresso-in")):
+            return kind
+    return None
+
+
+def _is_number(text: str) -> bool:
+    with contextlib.suppress(ValueError):
+        return all(map(math.isfinite, map(float, text.split()[:1]))) and bool(text.split())
+    return False
 
 
 def _check_xyz_counts(lines: list[str], file: str) -> None:
@@ -220,10 +275,11 @@ def _read_frames(
             # Else ASE would read Al in place of Al@300K.xyz.
             frames = ase.io.read(source, index=":", format=kind, do_not_split_by_at_sign=True)
     except Exception as error:  # every reader fails in its own way
-        text = _text(source) if _has_a_place(error, file) else ""
-        if text and file.lower().endswith("xyz"):
+        named = file if kind is None else f"{file}.{kind}"
+        text = _text(source) if _has_a_place(error, named) else ""
+        if text and named.lower().endswith("xyz"):
             _check_xyz_counts(text.rstrip("\n").split("\n"), file)
-        place = _place(error, text, file) if text else ""
+        place = _place(error, text, named) if text else ""
         reason = f"{place}{_reading_failed(error, text)}"
         raise InvalidJob(f"ASE cannot read a structure from {file}: {reason}") from error
     if not frames or not all(isinstance(frame, ase.Atoms) for frame in frames):
@@ -286,12 +342,13 @@ def _reading_failed(error: Exception, text: str = "") -> str:
         return "it is no text, although the format of its name is one of text"
     if isinstance(error, KeyError) and _SPECIES.fullmatch(str(error.args[0])):
         return _no_element(str(error.args[0]), text)
-    if isinstance(error, (IndexError, EOFError, StopIteration)):
+    if isinstance(error, (IndexError, EOFError, StopIteration)) or "StopIteration" in str(error):
         return "it ends too early, or is not in the format that its name promises"
     if "determine chemical symbols" in str(error):  # ASE looks for them in files beside a POSCAR
         return _NO_SYMBOLS
     words = str(error)
-    if not words or isinstance(error, (TypeError, ValueError)):  # these have Python's words
+    if not words or isinstance(error, (AssertionError, RuntimeError, TypeError, ValueError)):
+        # These have Python's words.
         words = words or type(error).__name__
         words = f"it is damaged, or not in the format that its name promises ({words})"
     return words
@@ -324,7 +381,7 @@ def _from_format(structure: Mapping[str, Any]) -> Atoms:
     return decode_atoms(structure["data"])
 
 
-def _from_poscar(text: str) -> Atoms:
+def _from_poscar(text: str, otherwise: str = _OTHERWISE) -> Atoms:
     from ase.io.vasp import read_vasp
 
     lines = text.splitlines()
@@ -333,9 +390,9 @@ def _from_poscar(text: str) -> Atoms:
     if "\0" in text or len(lines) < _POSCAR_LINES:
         raise InvalidJob(
             f"the structure is no POSCAR: it has {len(lines)} lines of text, starting with "
-            f"{text[:40]!r}; {_OTHERWISE}"
+            f"{text[:40]!r}; {otherwise}"
         )
-    _check_poscar_counts(lines)
+    _check_poscar_counts(lines, otherwise)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
@@ -343,10 +400,11 @@ def _from_poscar(text: str) -> Atoms:
     except AttributeError as error:  # ASE looks for a POTCAR beside it, and it has no name
         raise InvalidJob(_NO_SYMBOLS) from error
     except Exception as error:  # ASE's reader fails in its own ways
-        raise InvalidJob(f"ASE cannot read the POSCAR: {_reading_failed(error)}") from error
+        place = _place(error, text, "POSCAR")
+        raise InvalidJob(f"ASE cannot read the POSCAR: {place}{_reading_failed(error)}") from error
 
 
-def _check_poscar_counts(lines: list[str]) -> None:
+def _check_poscar_counts(lines: list[str], otherwise: str) -> None:
     # ASE builds the list of symbols from the counts before it reads the atoms.
     for index, line in enumerate(lines[5:7], 5):
         counts = line.split("!")[0].split()
@@ -361,7 +419,7 @@ def _check_poscar_counts(lines: list[str]) -> None:
             return
     raise InvalidJob(
         "the structure is no POSCAR: it has no line of atom counts where one belongs (line 6 or "
-        f"7); {_OTHERWISE}"
+        f"7); {otherwise}"
     )
 
 

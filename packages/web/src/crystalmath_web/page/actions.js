@@ -2,7 +2,7 @@
 
 import { Fragment, Trouble, bytes, html, link, useEffect, useRef, useState } from "./lib.js";
 import { call, session } from "./server.js";
-import { Parameters, Place, paramsOf, placeOf } from "./submit.js";
+import { Parameters, Place, paramsOf, placeOf } from "./parameters.js";
 import { Export } from "./table.js";
 
 /** How long after the last key the server is asked what would come of it, in milliseconds. */
@@ -80,7 +80,7 @@ function Changes({ ids, onChanges }) {
     const recipes = new Set(rows.map((row) => row.recipe));
     const isOne = recipes.size === 1 && rows.length === ids.length;
     if (ids.length === 1) setBefore(await call("jobs.specification", { job_id: ids[0] }));
-    setDescribed(isOne ? await call("recipes.describe", { recipe: [...recipes][0] }) : {});
+    setDescribed(isOne ? await call("recipes.describe", { recipe: [...recipes][0], members: true }) : {});
   };
   useEffect(() => {
     look().catch(() => setDescribed({})); // its parameters can still be written as JSON
@@ -100,10 +100,10 @@ function Changes({ ids, onChanges }) {
   const goOn = (event) => setTerms({ ...terms, continued: event.target.checked });
   if (!described) return html`<p class="note">Looking …</p>`;
   return html`<details class="changes"><summary>Change something</summary>
-    <${Parameters} described=${described} values=${values} before=${before.params} onValues=${setValues} />
+    <${Parameters} described=${described} values=${values} before=${before.params} within="again-" onValues=${setValues} />
     <fieldset><legend>Job</legend>
       <label><input type="checkbox" onChange=${goOn} /> Go on from the last geometry</label>
-      <${Place} terms=${terms} before=${before} onTerms=${setTerms} />
+      <${Place} terms=${terms} before=${before} within="again-" onTerms=${setTerms} />
     </fieldset>
   </details>`;
 }

@@ -1,8 +1,8 @@
 // A flow: how far it has come, and its steps as a tree or a graph, in which each is a job.
 
 import {
-  Fragment, STATES, State, Trouble, duration, energy, errorOf, formula, hasEnded, html, link, runtime, shortRecipe, toldSteps,
-  useEffect, useMemo, useState,
+  Fragment, STATES, State, Trouble, duration, energy, errorOf, formula, hasEnded, html, link, runtime, shortRecipe,
+  toldSteps, useEffect, useMemo, useState,
 } from "./lib.js";
 import { Graph, edgesOf } from "./graph.js";
 import { call, useChanges } from "./server.js";

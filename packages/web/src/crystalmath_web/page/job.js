@@ -1,16 +1,17 @@
 // One job: where it stands, its structure and curves, what went in, and what came out.
 
 import {
-  Copy, ENERGY_DIGITS, FORCE_DIGITS, Fragment, State, Trouble, address, ago, duration, errorOf, fixed, formula, go, hasEnded, html, link,
-  moment, runtime, shortId, shortRecipe, stepNumbers, useEffect, useState, visible, whereOf,
+  Copy, ENERGY_DIGITS, FORCE_DIGITS, Fragment, State, Trouble, address, ago, duration, energy, errorOf, force, formula, go, hasEnded,
+  html, link, moment, runtime, shortId, shortRecipe, signal, stepNumbers, useEffect, useMemo, useState, visible, whereOf,
 } from "./lib.js";
 import { JobActions } from "./actions.js";
+import { Failure } from "./failure.js";
 import { FlowProgress, FlowTree, useFlow } from "./flow.js";
 import { Files, Inputs, Lines, Log, Result } from "./job_parts.js";
 import { Plot } from "./plot.js";
-import { Trajectory } from "./structure.js";
+import { Crystal, Trajectory, shownOf } from "./structure.js";
 import { call, onChange, session } from "./server.js";
-import { trajectoryOf } from "./trajectory.js";
+import { shiftOf, trajectoryOf } from "./trajectory.js";
 
 /** How often a running job's progress is read, in milliseconds. */
 const AGAIN = 2000;
@@ -86,6 +87,8 @@ function Shown({ story }) {
   const isFlow = job.stage !== null;
   const steps = useSteps(job);
   const trajectory = useTrajectory(job, steps);
+  const retried = story.parents.find((one) => one.role === "retry" || one.role === "reread");
+  const shown = useMemo(() => signal(null), []); // the number of a frame; null is the last one
   useEffect(() => {
     document.title = `${job.name ?? shortId(job.job_id)} ${job.status}`;
     return () => (document.title = "CrystalMath jobs");
@@ -101,18 +104,24 @@ function Shown({ story }) {
       <${State} state=${job.status} />
       <span>${formula(job.formula)}</span>
       <span>${shortRecipe(job.recipe)}</span>
+      <span class="note">${shortId(job.job_id)} <${Copy} text=${job.job_id} what="the id" /></span>
       <span class="space"></span>
+      ${trajectory && !session.value.read_only && html`<a class="button" href=${link({ view: "submit", structure: job.job_id })}>Use this structure</a>`}
       ${!session.value.read_only && html`<${JobActions} key=${job.status} ids=${[job.job_id]} names=${possible} onDone=${done} />`}
     </div>
-    ${errorOf(job) ? html`<pre class="trouble">${visible(job.error)}</pre>` : job.reason && html`<p class="note">${job.reason}</p>`}
-    ${job.superseded_by && html`<p class="note">Superseded by <a href=${link({ view: "job", id: job.superseded_by })}>job ${shortId(job.superseded_by)}</a>, which counts in its place.</p>`}
+    ${job.superseded_by && html`<p class="superseded"><b>superseded</b> by <a href=${link({ view: "job", id: job.superseded_by })}>job ${shortId(job.superseded_by)}</a>, which counts in its place.</p>`}
+    ${retried && html`<p class="note">${retried.role === "reread" ? "It reads the files of" : "It repairs"}
+      <a href=${link({ view: "job", id: retried.job_id })}>${retried.name ?? ""} job ${shortId(retried.job_id)}</a>, which ${retried.status ?? "is gone"}.</p>`}
+    ${job.status === "failed" ? html`<${Failure} job=${job} story=${story} />`
+    : errorOf(job) ? html`<pre class="trouble">${visible(job.error)}</pre>` : job.reason && html`<p class="note">${job.reason}</p>`}
     ${isFlow && html`<${FlowProgress} flow=${job} root=${flow.root} />`}
-    <div class=${isFlow ? "top of-flow" : "top"}>
-      <section aria-label="Structure">${trajectory ? html`<${Trajectory} trajectory=${trajectory} />` : html`<p class="empty">${trajectory === null ? "No structure yet." : "Looking …"}</p>`}</section>
+    <div class=${isFlow ? "top of-flow" : steps.length ? "top" : "top still"}>
+      <section aria-label="Structure">${trajectory ? html`<${Trajectory} trajectory=${trajectory} shown=${shown} />` : html`<p class="empty">${trajectory === null ? "No structure yet." : "Looking …"}</p>`}</section>
       <section aria-label=${isFlow ? "Steps" : "Energy and force"}>
         <${Facts} job=${job} />
         ${isFlow && html`<${FlowTree} flow=${flow} />`}
-        ${steps.length > 0 && html`<${Curves} steps=${steps} />`}
+        ${steps.length > 0 && html`<${Curves} steps=${steps} trajectory=${trajectory} shown=${shown} isFlow=${isFlow} />`}
+        ${trajectory && html`<${Crystal} trajectory=${trajectory} shown=${shown} />`}
       </section>
     </div>
     <nav class="parts" aria-label="Parts">
@@ -126,8 +135,8 @@ function Shown({ story }) {
 
 function Facts({ job }) {
   const facts = [
-    ["Energy", job.result?.energy_ev != null && `${fixed(job.result.energy_ev, ENERGY_DIGITS)} eV`],
-    ["Largest force", job.result?.max_force_ev_ang != null && `${fixed(job.result.max_force_ev_ang, FORCE_DIGITS)} eV/Å`],
+    ["Energy", job.result?.energy_ev != null && energy(job.result.energy_ev, "eV")],
+    ["Largest force", job.result?.max_force_ev_ang != null && force(job.result.max_force_ev_ang, "eV/Å")],
     ["Ran for", job.started_at && duration(runtime(job))],
     ["Where", whereOf(job)],
     ["Submitted", ago(job.created_at)],
@@ -137,16 +146,25 @@ function Facts({ job }) {
   </dl>`;
 }
 
-function Curves({ steps }) {
-  const x = stepNumbers(steps);
-  const series = [
-    { label: "energy (eV)", values: steps.map((step) => step.energy_ev), digits: ENERGY_DIGITS },
-    { label: "largest force (eV/Å)", values: steps.map((step) => step.max_force_ev_ang), digits: FORCE_DIGITS, log: true },
-  ].filter((each) => each.values.some((value) => value !== null));
+function Curves({ steps, trajectory, shown, isFlow }) {
+  const x = useMemo(() => stepNumbers(steps), [steps]);
+  const series = useMemo(
+    () =>
+      [
+        { label: "energy (eV)", values: steps.map((step) => step.energy_ev), digits: ENERGY_DIGITS },
+        { label: "largest force (eV/Å)", values: steps.map((step) => step.max_force_ev_ang), digits: FORCE_DIGITS, log: true },
+      ].filter((each) => each.values.some((value) => value !== null)),
+    [steps],
+  );
+  const shift = useMemo(() => (trajectory?.count > 1 ? shiftOf(trajectory, steps) : null), [trajectory, steps]);
   if (!series.length) return null;
   const last = steps.at(-1);
-  const label = `Energy and largest force of ${steps.length} steps; step ${x.at(-1)} has ${fixed(last.energy_ev, ENERGY_DIGITS)} eV, ${fixed(last.max_force_ev_ang, FORCE_DIGITS)} eV/Å`;
-  return html`<${Plot} x=${x} series=${series} xLabel="ionic step" label=${label} />`;
+  const label = `Energy and largest force of ${steps.length} steps; step ${x.at(-1)} has ${energy(last.energy_ev, "eV")}, ${force(last.max_force_ev_ang, "eV/Å")}`;
+  const frames = shift !== null && {
+    at: shownOf(trajectory, shown) + shift,
+    onAt: (step) => (shown.value = step - shift >= trajectory.count - 1 ? null : Math.max(0, step - shift)),
+  };
+  return html`<${Plot} x=${x} series=${series} xLabel="ionic step" label=${label} fill=${!isFlow} ...${frames} />`;
 }
 
 const ROLES = {
@@ -191,12 +209,12 @@ function Story({ story, job }) {
       <${Relatives} title="Came of it" jobs=${children.filter((one) => one.role !== "flow")} />
       <h2>Record</h2>
       <dl>
-        <dt>Id</dt><dd>${job.job_id} <${Copy} text=${job.job_id} /></dd>
+        <dt>Id</dt><dd>${job.job_id} <${Copy} text=${job.job_id} what="the whole id" /></dd>
         ${Object.entries(job.labels).map(([key, value]) => html`<dt>${key}</dt><dd>${value}</dd>`)}
         ${job.key && html`<dt>Key</dt><dd>${job.key}</dd>`}
         ${job.walltime_s && html`<dt>Walltime</dt><dd>${duration(job.walltime_s)}</dd>`}
         ${Object.entries(job.resources ?? {}).map(([key, value]) => html`<dt>${key}</dt><dd>${JSON.stringify(value)}</dd>`)}
-        <dt>Folder</dt><dd>${job.work_dir} <${Copy} text=${job.work_dir} /></dd>
+        <dt>Folder</dt><dd>${job.work_dir} <${Copy} text=${job.work_dir} what="the folder" /></dd>
         ${potcars.map((one) => html`<dt>${one.symbol}</dt><dd title=${one.path}>${one.titel ?? one.setup}</dd>`)}
       </dl>
       ${job.warnings.length > 0 &&

@@ -193,5 +193,5 @@ export function Lines({ job, story }) {
   <//>`;
 }
 
-const Code = ({ title, text }) => html`<h2>${title} <${Copy} text=${text} /></h2><pre class="code" tabindex="0">${text}</pre>`;
+const Code = ({ title, text }) => html`<h2>${title} <${Copy} text=${text} what=${title} /></h2><pre class="code" tabindex="0">${text}</pre>`;
 

@@ -65,15 +65,15 @@ export const formula = (text) =>
 
 export const State = ({ state }) => html`<span class=${`state ${state}`}>${state}</span>`;
 
-/** Copy a text, and say so for a moment. */
-export function Copy({ text, label = "copy" }) {
+/** Copy a text, and say so for a moment; `what` it is, for those who hear the page. */
+export function Copy({ text, label = "copy", what = "" }) {
   const [done, setDone] = useState(false);
   const copy = async () => {
     await navigator.clipboard.writeText(text);
     setDone(true);
     setTimeout(() => setDone(false), 1500);
   };
-  return html`<button class="quiet" onClick=${copy}>${done ? "copied" : label}</button>`;
+  return html`<button type="button" class="quiet copy" aria-label=${what && `${done ? "Copied" : "Copy"} ${what}`} onClick=${copy}>${done ? "copied" : label}</button>`;
 }
 
 /** Show an error, or nothing. */

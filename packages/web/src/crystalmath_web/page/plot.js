@@ -3,10 +3,12 @@
 import uPlot from "./vendor/uPlot.js";
 import { fixed, html, useEffect, useRef } from "./lib.js";
 
+/** A structure is no higher, in pixels (style.css), and less of it is left for a chart beside it. */
+const [HIGHEST, BESIDE] = [704, 115];
 const STEPS = [1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000, 5000];
 
 /** Write the numbers of an axis with as many digits as tell them apart. */
-function written(_, values) {
+export function written(_, values) {
   const apart = values.length > 1 ? Math.abs(values[1] - values[0]) : 1;
   let digits = 0;
   while (digits < 8 && Math.abs(apart * 10 ** digits - Math.round(apart * 10 ** digits)) > 1e-6) digits += 1;
@@ -18,13 +20,26 @@ const powers = (_, values) => values.map((value) => (value === null ? "" : Strin
 
 /**
  * Draw series over x; each has a label, values with so many `digits` behind the point, and perhaps a logarithmic
- * scale, and the colour of its place.
+ * scale, and the colour of its place. The line stands at the row `at`, and `onAt` is called with that under the pointer. One that is to `fill` its place is
+ * as high as a structure beside it.
  */
-export function Plot({ x, series, xLabel, height = 190, label }) {
+export function Plot({ x, series, xLabel, height = 190, label, at = null, onAt, fill = false }) {
   const box = useRef();
   const plot = useRef();
+  const line = useRef({ own: false });
+  Object.assign(line.current, { at, onAt });
+  /** Put the line where it belongs, if no pointer leads it. */
+  const put = () => {
+    const { at: row, own } = line.current;
+    const left = row === null ? undefined : plot.current.data[0][row];
+    if (own || left === undefined || plot.current.over.matches(":hover")) return;
+    line.current.own = true;
+    plot.current.setCursor({ left: plot.current.valToPos(left, "x"), top: 0 });
+    line.current.own = false;
+  };
   useEffect(() => {
     const element = box.current;
+    const sized = () => ({ width: element.clientWidth, height: fill ? Math.max(height, Math.min(innerHeight / 2, HIGHEST) - BESIDE) : height });
     const style = getComputedStyle(element);
     const colour = (name) => style.getPropertyValue(name).trim();
     const axis = { stroke: colour("--muted"), grid: { stroke: colour("--line"), width: 1 }, ticks: { show: false } };
@@ -33,7 +48,14 @@ export function Plot({ x, series, xLabel, height = 190, label }) {
     const isLog = (each) => each.log && each.values.every((value) => value === null || value > 0);
     plot.current = new uPlot(
       {
-        width: element.clientWidth, height, cursor: { y: false }, legend: { live: true },
+        ...sized(), cursor: { y: false }, legend: { live: true },
+        hooks: {
+          setCursor: [({ cursor: { idx } }) => {
+            const { own, onAt: lead, at: row } = line.current;
+            if (!own && idx !== null && idx !== undefined && idx !== row) lead?.(idx);
+          }],
+          draw: [put],
+        },
         scales: { x: { time: false }, ...Object.fromEntries(series.map((each, number) => [number, { distr: isLog(each) ? 3 : 1 }])) },
         axes: [
           { ...axis, font, label: xLabel, labelFont: font, labelSize: 16, size: 30, incrs: STEPS },
@@ -53,14 +75,16 @@ export function Plot({ x, series, xLabel, height = 190, label }) {
       [x, ...series.map((each) => each.values)],
       element,
     );
-    const observer = new ResizeObserver(() => plot.current.setSize({ width: element.clientWidth, height }));
+    const observer = new ResizeObserver(() => plot.current.setSize(sized()));
     observer.observe(element);
+    plot.current.over.addEventListener("pointerleave", put);
     return () => {
       observer.disconnect();
       plot.current.destroy();
     };
   }, [series.length]);
   useEffect(() => plot.current.setData([x, ...series.map((each) => each.values)]), [x, series]);
+  useEffect(put, [at]);
   return html`<div class="plot" ref=${box} role="img" aria-label=${label}></div>`;
 }
 

@@ -1,31 +1,24 @@
-// A structure in three dimensions, drawn by 3Dmol: atoms, cell, and arrows for forces and moments.
+// A structure in three dimensions, with its frames: how it is looked at, and what is measured of it.
 
-import { COLOURS, RADII, SYMBOLS } from "./elements.js";
-import { Fragment, formula, html, useEffect, useMemo, useRef, useState } from "./lib.js";
+import { SYMBOLS } from "./elements.js";
+import { begin, projected, rotate, show, sphereAt, viewed, zoom } from "./drawing.js";
+import {
+  at, cellOf, colourOf, displacements, fits, formulaOf, inverted, largestOf, measured, placeOf, polyhedraOf, radiusOf, turned,
+} from "./geometry.js";
+import { Fragment, formula, html, render, signal, useEffect, useMemo, useRef, useState } from "./lib.js";
+import { call } from "./server.js";
 
-/** More atoms than that have no bonds, which would take seconds to find. */
-const MOST_BONDED = 2000;
-/** Of more atoms no images are drawn. */
-const MOST_IMAGED = 500;
-/** So near to a face of the cell an atom lies on it, as a share of the cell. */
-const ON_FACE = 1e-3;
-/** Less than this is no force, in eV/Å. */
-const LEAST = 1e-3;
-/** The radius of a drawn sphere, as a share of the covalent one. */
-const SPHERE = 0.5;
+export { formulaOf };
 
-// The tables end before the heaviest elements, which look like the last one in them.
-const colourOf = (number) => COLOURS[number] ?? COLOURS.at(-1);
-const radiusOf = (number) => SPHERE * (RADII[number] ?? RADII.at(-1));
-
-/** Write atoms as a formula as ASE does, and so the server: C and H first, the others by the alphabet. */
-export function formulaOf(numbers) {
-  const counts = new Map();
-  for (const number of numbers) counts.set(SYMBOLS[number], (counts.get(SYMBOLS[number]) ?? 0) + 1);
-  const first = ["C", "H"].filter((symbol) => counts.has(symbol));
-  const rest = [...counts.keys()].filter((symbol) => !first.includes(symbol)).sort();
-  return [...first, ...rest].map((symbol) => symbol + (counts.get(symbol) > 1 ? counts.get(symbol) : "")).join("");
-}
+/** How long a frame is looked at before its space group is asked for, in milliseconds. */
+const REST = 400;
+/** A pointer that moved further between its press and its release has turned the structure, in pixels. */
+const STILL = 4;
+/** Keys that turn it, by so many degrees about an axis of the screen. */
+const TURNS = { ArrowLeft: [-10, "y"], ArrowRight: [10, "y"], ArrowUp: [-10, "x"], ArrowDown: [10, "x"] };
+/** The axes in the corner are so long, in pixels. */
+const AXIS = 26;
+const ALONE = [1, 1, 1];
 
 const array = (value) => (value?.__ndarray__ ? value.__ndarray__[2] : (value ?? []).flat());
 
@@ -37,6 +30,7 @@ function fromAse(text) {
   return {
     numbers: array(atoms.numbers), positions: array(atoms.positions), cell: array(cell?.array ?? cell),
     pbc: array(atoms.pbc), moments: atoms.initial_magmoms ? array(atoms.initial_magmoms) : null,
+    constraints: atoms.constraints ?? [],
   };
 }
 
@@ -46,86 +40,75 @@ export function structureIn(value) {
   return text ? fromAse(text) : null;
 }
 
-let library;
-
-/** Load what draws, which has half a megabyte; and begin the process for the graphics card (a notebook has done so). */
-const load = () =>
-  Promise.all([
-    import("./vendor/3Dmol.js"),
-    location.protocol.startsWith("http") &&
-      new Promise((resolve) => {
-        const worker = new Worker("/page/warm.js");
-        worker.onmessage = worker.onerror = () => (worker.terminate(), resolve());
-      }),
-  ]).then(([found]) => found);
-
-/** Let the browser do something else: draw, scroll, take keys. */
-const turn = (wait = 0) => new Promise((resolve) => setTimeout(resolve, wait));
-
-/**
- * What draws: one viewer for all structures of the page, which go into it one after another. Where software draws,
- * another context with its shaders is a second's wait; and 3Dmol frees none.
- */
-const drawing = { element: document.createElement("div"), viewer: null, wanted: null, busy: false, shown: [] };
-drawing.element.className = "drawing";
-const nothing = () => null;
-/** From where a structure is seen at first: a little from above and aside, as a quaternion (x, y, z, w). */
-const TURNED = [0.09, -0.12, 0, 0.9886];
-/** No view is closer than of this half width, in Å, and this share of it stays free at the edges. */
-const CLOSEST = 1.8;
-const EDGE = 0.06;
-/** The cell is seen whole, too, if the camera goes no further away for that than by this factor. */
-const FURTHER = 1.25;
-/** Keys that turn it, by so many degrees about an axis of the screen. */
-const TURNS = { ArrowLeft: [-10, "y"], ArrowRight: [10, "y"], ArrowUp: [-10, "x"], ArrowDown: [10, "x"] };
-
-/** Put what draws into a box of the page; what it drew elsewhere is not seen there. */
-function place({ createViewer }, box) {
-  drawing.element.style.visibility = "hidden";
-  box.append(drawing.element);
-  // It takes its size from where it stands, and would draw at once what it has.
-  drawing.viewer ??= createViewer(drawing.element, { backgroundAlpha: 0, antialias: true });
-  if (drawing.viewer) drawing.viewer.show = nothing;
-  drawing.viewer?.resize();
-  return drawing.viewer;
-}
-
 /**
  * Draw one frame: `numbers`, and `positions`, `cell` and `forces` one after another (Å, eV/Å). The `first` frame
- * decides which atoms have images on the faces of the cell.
+ * decides which atoms have images on the faces of the cell. `look` says what is drawn besides: `arrows` for the
+ * `vectors` of atoms, so many `cells` along each vector, `polyhedra`, the atoms that are `held`; and `picked` ones.
  */
-export function Structure({ frame, first = frame, arrows = "", title }) {
-  const box = useRef();
-  const wanted = useRef();
+export function Structure({ frame, first = frame, look = {}, onPick, title }) {
+  const [box, over, wanted, pressed] = [useRef(), useRef(), useRef(), useRef()];
   const [error, setError] = useState("");
+  const overlay = () => over.current && render(html`<${Overlay} frame=${wanted.current.frame} picked=${wanted.current.picked} />`, over.current);
   useEffect(() => {
     let ended = false;
-    const begin = (found) => {
-      if (ended) return;
-      if (!place(found, box.current)) setError("This browser draws no structures: it has no WebGL.");
-      drawLast(wanted.current);
-    };
-    library ??= load();
-    library.then(begin, (problem) => setError(String(problem)));
+    begin(box.current, () => wanted.current, (problem) => ended || setError(problem));
     return () => (ended = true);
   }, []);
+  const { arrows = "", vectors, cells = ALONE, polyhedra = false, held = null, picked = [], fitted = 0 } = look;
   useEffect(() => {
-    wanted.current = { frame, first, arrows, box: box.current };
-    if (box.current.contains(drawing.element)) drawLast(wanted.current);
-  }, [frame, first, arrows]);
+    wanted.current = { frame, first, arrows, vectors, cells, polyhedra, held, picked, fitted, box: box.current, seen: overlay };
+    show(wanted.current);
+  }, [frame, first, arrows, vectors, cells, polyhedra, held, fitted]);
+  useEffect(() => {
+    wanted.current.picked = picked;
+    if (box.current.querySelector("canvas")) overlay();
+  }, [picked]);
   const press = (event) => {
-    const { viewer } = drawing;
-    if (!viewer || event.ctrlKey || event.metaKey || event.altKey) return;
-    if (event.key in TURNS) viewer.rotate(...TURNS[event.key]);
-    else if ("+-".includes(event.key)) viewer.zoom(event.key === "+" ? 1.2 : 1 / 1.2);
+    if (event.ctrlKey || event.metaKey || event.altKey) return;
+    if (event.key in TURNS) rotate(...TURNS[event.key]);
+    else if ("+-".includes(event.key)) zoom(event.key === "+" ? 1.2 : 1 / 1.2);
     else return;
     event.preventDefault();
   };
+  const release = ({ clientX, clientY }) => {
+    const [x, y] = pressed.current ?? [];
+    if (!onPick || !(Math.hypot(clientX - x, clientY - y) < STILL)) return;
+    const { left, top } = box.current.getBoundingClientRect();
+    const sphere = sphereAt(clientX - left, clientY - top);
+    if (sphere) onPick(sphere);
+  };
   return html`<${Fragment}>
-    <div class="structure" ref=${box} tabindex="0" onKeyDown=${press} role="img" aria-label=${title ?? `Structure of ${formulaOf(frame.numbers)}`}></div>
+    <div class="view">
+      <div class="structure" ref=${box} tabindex="0" onKeyDown=${press} role="img" aria-label=${title ?? `Structure of ${formulaOf(frame.numbers)}`}
+        onPointerDownCapture=${(event) => (pressed.current = [event.clientX, event.clientY])} onPointerUpCapture=${release}></div>
+      <svg class="overlay" ref=${over} aria-hidden="true"></svg>
+    </div>
     <${Legend} numbers=${frame.numbers} />
     ${error && html`<p class="trouble">${error}</p>`}
   <//>`;
+}
+
+/** The axes of the cell in a corner, and rings around picked atoms with lines between them. */
+function Overlay({ frame, picked }) {
+  const from = viewed();
+  const axes = inverted(frame.cell)
+    ? ["a", "b", "c"].map((name, axis) => {
+        const vector = at(frame.cell, axis);
+        const [x, y, z] = turned(vector, from).map((value) => value / Math.hypot(...vector));
+        return { name, x: AXIS * x, y: -AXIS * y, z };
+      })
+    : [];
+  // What points away is drawn first.
+  axes.sort((one, other) => one.z - other.z);
+  const places = projected(picked.map(({ atom, shift }) => placeOf(frame.positions, frame.cell, atom, shift)));
+  const lines = places.slice(1).map((place, before) => [places[before], place]);
+  return html`<g class="axes">
+      ${axes.map(({ name, x, y }) => html`<line x2=${x} y2=${y} /><text x=${1.4 * x} y=${1.4 * y}>${name}</text>`)}
+    </g>
+    <g class="measured">
+      ${lines.map(([one, other]) => html`<line x1=${one.x} y1=${one.y} x2=${other.x} y2=${other.y} />`)}
+      ${places.map(({ x, y, scale }, number) => html`<circle cx=${x} cy=${y} r=${scale * radiusOf(frame.numbers[picked[number].atom]) + 2} />`)}
+    </g>`;
 }
 
 /** Which colour is which element. */
@@ -137,255 +120,141 @@ function Legend({ numbers }) {
   </ul>`;
 }
 
-/** Draw what was wanted last, in steps between which the page answers; what came before it is left out. */
-async function drawLast(wanted) {
-  const { viewer, element } = drawing;
-  drawing.wanted = wanted;
-  if (drawing.busy || !viewer) return;
-  drawing.busy = true;
-  try {
-    while (drawing.wanted) {
-      const { frame, first, arrows, box } = drawing.wanted;
-      drawing.wanted = null;
-      await turn();
-      if (!box.contains(element)) continue;
-      viewer.show = nothing; // it draws by itself at each step
-      const spheres = spheresOf(frame, first);
-      build(viewer, spheres, frame, arrows, box);
-      await turn();
-      const key = frame.numbers.join();
-      if (drawing.shown[0] !== box || drawing.shown[1] !== key) fit(viewer, spheres, frame.cell, box);
-      drawing.shown = [box, key];
-      delete viewer.show;
-      await render(viewer);
-      if (!box.contains(element)) continue;
-      element.style.visibility = "visible";
-      Object.assign(element.dataset, { arrows, spheres: spheres.length });
-    }
-  } finally {
-    drawing.busy = false;
-  }
-}
+/** Return the number of the shown frame: the last one, as long as nobody has chosen another. */
+export const shownOf = ({ count }, shown) => Math.min(shown.value ?? count - 1, count - 1);
 
-/** How often it is looked whether shaders are compiled, in milliseconds. */
-const LOOK = 20;
-const NOT_READY = Symbol("not ready");
-
-/**
- * Draw what is in the viewer, while the page answers.
- *
- * The graphics card's process compiles shaders, and whoever asks for one waits for it. So it is drawn until a new one
- * would be used, and again when that process has come so far; what was asked meanwhile is asked then.
- */
-async function render(viewer) {
-  const gl = viewer.getRenderer().getContext();
-  if (!gl?.fenceSync) return viewer.render();
-  const { linkProgram, useProgram } = gl;
-  for (let program = null; ; program = null) {
-    const unasked = {
-      linkProgram: (given) => linkProgram.call(gl, (program = given)),
-      useProgram(given) {
-        if (given === program) throw NOT_READY;
-        useProgram.call(gl, given);
-      },
-      getShaderParameter: () => true, getProgramParameter: () => true, getUniformLocation: () => null,
-      getAttribLocation: () => -1,
-    };
-    Object.assign(gl, unasked);
-    try {
-      viewer.render();
-    } catch (problem) {
-      if (problem !== NOT_READY) throw problem;
-    } finally {
-      for (const name in unasked) delete gl[name];
-    }
-    if (!program) return undefined;
-    viewer.show = nothing; // it draws by itself, too, where its size has changed
-    await done(gl);
-    delete viewer.show;
-    const { uniforms, attributes } = program;
-    for (const name in uniforms) uniforms[name] = gl.getUniformLocation(program, name);
-    for (const name in attributes) attributes[name] = gl.getAttribLocation(program, name);
-  }
-}
-
-/** Wait until all that was asked of the graphics card is done, or its context is lost. */
-async function done(gl) {
-  const fence = gl.fenceSync(gl.SYNC_GPU_COMMANDS_COMPLETE, 0);
-  gl.flush();
-  while (!gl.isContextLost() && gl.getSyncParameter(fence, gl.SYNC_STATUS) !== gl.SIGNALED) await turn(LOOK);
-  gl.deleteSync(fence);
-}
-
-/** Put the atoms of a frame, its cell and its arrows into the viewer, which draws them later. */
-function build(viewer, spheres, { numbers, positions, cell, ...values }, arrows, box) {
-  const lines = spheres.map(({ number, place }) => `${SYMBOLS[number]} ${place.join(" ")}`);
-  viewer.removeAllModels();
-  viewer.removeAllShapes();
-  const text = [lines.length, "", ...lines].join("\n");
-  const model = viewer.addModel(text, "xyz", { assignBonds: numbers.length <= MOST_BONDED });
-  for (const number of new Set(numbers)) {
-    const color = colourOf(number);
-    model.setStyle({ elem: SYMBOLS[number] }, { sphere: { radius: radiusOf(number), color }, stick: { radius: 0.09, color } });
-  }
-  if (hasCell(cell)) drawCell(viewer, cell, getComputedStyle(box).getPropertyValue("--muted").trim());
-  if (arrows && values[arrows]) drawArrows(viewer, positions, values[arrows], arrows);
-}
-
-/** Return what is drawn of a frame: its atoms, and their images on the other faces of a periodic cell. */
-function spheresOf({ numbers, positions, cell }, first) {
-  const spheres = [];
-  for (let atom = 0; atom < numbers.length; atom += 1) {
-    for (const shift of shiftsOf(atom, first)) {
-      const moved = cell ? pointOf(cell, shift) : shift;
-      spheres.push({ number: numbers[atom], place: moved.map((by, axis) => positions[3 * atom + axis] + by) });
-    }
-  }
-  return spheres;
-}
-
-/**
- * Return by how many cells along each vector an atom and its images are moved.
- *
- * The first frame decides for all: an atom that leaves its face in a relaxation keeps its images.
- */
-function shiftsOf(atom, { numbers, positions, cell, pbc }) {
-  const shifts = [[0, 0, 0]];
-  const inverse = numbers.length <= MOST_IMAGED && inverted(cell);
-  if (!inverse) return shifts;
-  const [x, y, z] = positions.slice(3 * atom, 3 * atom + 3);
-  for (let axis = 0; axis < 3; axis += 1) {
-    const share = x * inverse[axis] + y * inverse[3 + axis] + z * inverse[6 + axis];
-    const step = Math.abs(share) < ON_FACE ? 1 : Math.abs(share - 1) < ON_FACE ? -1 : 0;
-    if (!pbc?.[axis] || !step) continue;
-    shifts.push(...shifts.map((shift) => shift.with(axis, step)));
-  }
-  return shifts;
-}
-
-/** Turn a vector by a quaternion. */
-function turned([x, y, z], [a, b, c, w] = TURNED) {
-  const [u, v, t] = [2 * (b * z - c * y), 2 * (c * x - a * z), 2 * (a * y - b * x)];
-  return [x + w * u + b * t - c * v, y + w * v + c * u - a * t, z + w * t + a * v - b * u];
-}
-
-/** Return where the camera sees all balls as large as they can be: what it looks at, from how far, and their extent. */
-function viewOf(balls, viewer, box) {
-  const middle = (values) => {
-    // Not Math.min(...values): so many arguments no function takes.
-    const [low, high] = values.reduce(([least, most], value) => [Math.min(least, value), Math.max(most, value)], [Infinity, -Infinity]);
-    return (low + high) / 2;
-  };
-  const centre = [0, 1, 2].map((axis) => middle(balls.map(({ place }) => place[axis])));
-  const upright = Math.tan((viewer.fov * Math.PI) / 360) * (1 - EDGE);
-  const across = (upright * box.clientWidth) / box.clientHeight;
-  let distance = CLOSEST / upright;
-  let size = CLOSEST;
-  for (const { place, radius } of balls) {
-    const [x, y, z] = place.map((value, axis) => value - centre[axis]);
-    distance = Math.max(distance, z + radius + (Math.abs(x) + radius) / across, z + radius + (Math.abs(y) + radius) / upright);
-    size = Math.max(size, Math.hypot(x, y, z) + radius);
-  }
-  return { centre, distance, size };
-}
-
-/** Move the camera to where all spheres are seen, and the cell unless they would be much smaller for it. */
-function fit(viewer, spheres, cell, box) {
-  const atoms = spheres.map(({ number, place }) => ({ place: turned(place), radius: radiusOf(number) }));
-  const corners = hasCell(cell) ? CORNERS.map((corner) => ({ place: turned(pointOf(cell, corner)), radius: 0 })) : [];
-  const [near, whole] = [atoms, [...atoms, ...corners]].map((balls) => viewOf(balls, viewer, box));
-  const { centre, distance, size } = whole.distance < FURTHER * near.distance ? whole : near;
-  const [a, b, c, w] = TURNED;
-  // The centre in the structure's own axes: turned back.
-  const back = turned(centre, [-a, -b, -c, w]);
-  viewer.setView([...back.map((value) => -value), viewer.CAMERA_Z - distance, ...TURNED]);
-  viewer.setSlab(Math.min(-4 * size, -50), Math.max(4 * size, 50));
-}
-
-/** Invert a matrix of three rows; null where it has no inverse. */
-function inverted(m) {
-  if (m?.length !== 9) return null;
-  const minor = (i, j) => {
-    const [a, b] = [0, 1, 2].filter((row) => row !== j);
-    const [c, d] = [0, 1, 2].filter((column) => column !== i);
-    return (m[3 * a + c] * m[3 * b + d] - m[3 * a + d] * m[3 * b + c]) * ((i + j) % 2 ? -1 : 1);
-  };
-  const determinant = m[0] * minor(0, 0) + m[1] * minor(1, 0) + m[2] * minor(2, 0);
-  if (Math.abs(determinant) < 1e-9) return null;
-  return [0, 1, 2].flatMap((i) => [0, 1, 2].map((j) => minor(i, j) / determinant));
-}
-
-const hasCell = (cell) => cell?.some((value) => value);
-const CORNERS = [0, 1].flatMap((i) => [0, 1].flatMap((j) => [[i, j, 0], [i, j, 1]]));
-/** Return where so many of each vector of the cell lead. */
-const pointOf = (cell, counts) =>
-  [0, 1, 2].map((axis) => counts.reduce((sum, count, vector) => sum + count * cell[3 * vector + axis], 0));
-
-function drawCell(viewer, cell, color) {
-  const point = (...counts) => {
-    const [x, y, z] = pointOf(cell, counts);
-    return { x, y, z };
-  };
-  for (const [i, j] of [[0, 0], [0, 1], [1, 0], [1, 1]]) {
-    viewer.addLine({ start: point(0, i, j), end: point(1, i, j), color });
-    viewer.addLine({ start: point(i, 0, j), end: point(i, 1, j), color });
-    viewer.addLine({ start: point(i, j, 0), end: point(i, j, 1), color });
-  }
-}
-
-/** Draw an arrow for each atom: the longest is of 2 Å. Moments along one axis stand upright. */
-function drawArrows(viewer, positions, values, kind) {
-  const scalar = values.length * 3 === positions.length;
-  const vector = (atom) => (scalar ? [0, 0, values[atom]] : values.slice(3 * atom, 3 * atom + 3));
-  const count = positions.length / 3;
-  // One shape: as many as there are atoms are drawn one by one, which takes seconds.
-  const shape = viewer.addShape({ color: kind === "forces" ? "#d9480f" : "#7048e8" });
-  let longest = LEAST;
-  for (let atom = 0; atom < count; atom += 1) longest = Math.max(longest, Math.hypot(...vector(atom)));
-  for (let atom = 0; atom < count; atom += 1) {
-    const [x, y, z] = positions.slice(3 * atom, 3 * atom + 3);
-    const [u, v, w] = vector(atom).map((value) => (2 * value) / longest);
-    if (Math.hypot(u, v, w) * longest < 2 * LEAST) continue;
-    shape.addArrow({ start: { x, y, z }, end: { x: x + u, y: y + v, z: z + w }, radius: 0.08 });
-  }
-}
-
-/** A structure with its frames: a slider, and what the shown one is. */
-export function Trajectory({ trajectory }) {
+/** A structure with its frames: a slider, what is drawn, and what is measured. `shown` has the number of the frame. */
+export function Trajectory({ trajectory, shown: outer }) {
   const { count } = trajectory;
-  const [at, setAt] = useState(count - 1);
+  const own = useMemo(() => signal(null), []);
+  const shown = outer ?? own;
   const [playing, setPlaying] = useState(false);
-  const [arrows, setArrows] = useState("");
-  const before = useRef(count);
-  useEffect(() => {
-    // Who looks at the last frame goes on to the new one.
-    setAt((shown) => (shown >= before.current - 1 ? count - 1 : shown));
-    before.current = count;
-  }, [count]);
+  const [looks, setLooks] = useState({ arrows: "", cells: ALONE, polyhedra: false, held: true, fitted: 0 });
+  const [picked, setPicked] = useState([]);
+  const number = shownOf(trajectory, shown);
+  // Who looks at the last frame goes on to the new one.
+  const choose = (wanted) => (shown.value = wanted >= count - 1 ? null : wanted);
   useEffect(() => {
     if (!playing) return undefined;
-    const timer = setInterval(() => setAt((before) => (before + 1) % count), 100);
+    const timer = setInterval(() => choose((shownOf(trajectory, shown) + 1) % count), 100);
     return () => clearInterval(timer);
-  }, [playing, count]);
-  const frame = trajectory.frame(Math.min(at, count - 1));
+  }, [playing, count, trajectory]);
+  const frame = useMemo(() => trajectory.frame(number), [trajectory, number]);
   const first = useMemo(() => trajectory.frame(0), [trajectory.source ?? trajectory]);
-  const kinds = ["forces", "moments"].filter((kind) => frame[kind]);
+  const { arrows } = looks;
+  const vectors = useMemo(() => (arrows === "displacements" ? displacements(frame, first) : frame[arrows]), [frame, first, arrows]);
+  const held = looks.held ? trajectory.held : null;
+  const pick = ({ atom, shift }) => {
+    const same = (one) => one.atom === atom && String(one.shift) === String(shift);
+    setPicked((before) => (before.some(same) ? before.filter((one) => !same(one)) : [...before.slice(before.length > 2 ? 3 : 0), { atom, shift }]));
+  };
+  const change = (part) => setLooks((before) => ({ ...before, ...part }));
   return html`<${Fragment}>
-    <${Structure} frame=${frame} first=${first} arrows=${arrows} />
+    <${Structure} frame=${frame} first=${first} look=${{ ...looks, vectors, held, picked }} onPick=${pick} />
     <div class="frames">
       ${count > 1 &&
       html`<button class="quiet" aria-label=${playing ? "Stop" : "Play"} onClick=${() => setPlaying(!playing)}>
           ${playing ? "❚❚" : "▶"}
         </button>
-        <input type="range" min="0" max=${count - 1} value=${at} aria-label="Frame"
-          onInput=${(event) => setAt(Number(event.target.value))} />
-        <span>${at + 1} of ${count}</span>`}
+        <input type="range" min="0" max=${count - 1} value=${number} aria-label="Frame"
+          onInput=${(event) => choose(Number(event.target.value))} />
+        <span>${number + 1} of ${count}</span>`}
       <span>${formula(formulaOf(frame.numbers))}</span>
       ${frame.energy !== undefined && frame.energy !== null && html`<span>${frame.energy.toFixed(4)} eV</span>`}
-      ${kinds.map(
-        (kind) => html`<label><input type="checkbox" checked=${arrows === kind}
-          onChange=${() => setArrows(arrows === kind ? "" : kind)} /> ${kind}</label>`,
-      )}
+      <${Looks} frame=${frame} first=${first} trajectory=${trajectory} looks=${looks} change=${change} />
+      <${Measure} frame=${frame} picked=${picked} setPicked=${setPicked} />
     </div>
   <//>`;
+}
+
+/** What is drawn besides the atoms. */
+function Looks({ frame, first, trajectory, looks, change }) {
+  const kinds = ["forces", "moments", trajectory.count > 1 && "displacements"].filter((kind) => kind === "displacements" || frame[kind]);
+  const isCentre = useMemo(() => polyhedraOf(first).length > 0, [first]);
+  const isPeriodic = inverted(frame.cell) && frame.pbc?.some((is) => is);
+  const box = (name, checked, part) => html`<label><input type="checkbox" checked=${checked} onChange=${() => change(part)} /> ${name}</label>`;
+  const grow = (axis, count) => looks.cells.with(axis, count);
+  return html`<${Fragment}>
+    ${kinds.map((kind) => box(kind, looks.arrows === kind, { arrows: looks.arrows === kind ? "" : kind }))}
+    ${trajectory.held?.size > 0 && box("held atoms", looks.held, { held: !looks.held })}
+    ${isCentre && box("polyhedra", looks.polyhedra, { polyhedra: !looks.polyhedra })}
+    ${isPeriodic &&
+    html`<span class="cells" role="group" aria-label="Supercell">cells
+      ${["a", "b", "c"].map(
+        (name, axis) => frame.pbc[axis] && html`<select aria-label=${`Cells along ${name}`} value=${looks.cells[axis]}
+          onChange=${(event) => change({ cells: grow(axis, Number(event.target.value)) })}>
+          ${[1, 2, 3].map((count) => html`<option value=${count} disabled=${!fits(frame.numbers.length, grow(axis, count))}>${count} ${name}</option>`)}
+        </select>`,
+      )}
+    </span>`}
+    <button class="quiet" onClick=${() => change({ fitted: looks.fitted + 1 })}>fit</button>
+  <//>`;
+}
+
+/** The distance or angle of atoms that were clicked, or whose numbers were typed. */
+function Measure({ frame, picked, setPicked }) {
+  const [text, setText] = useState("");
+  useEffect(() => setText(picked.map(({ atom }) => atom).join(" ")), [picked]);
+  const type = (event) => {
+    setText(event.target.value);
+    const words = event.target.value.trim().split(/[\s,–-]+/).filter(Boolean);
+    const isAtom = (word) => /^\d+$/.test(word) && Number(word) < frame.numbers.length;
+    if (words.every(isAtom) && words.length < 4) setPicked(words.map((word) => ({ atom: Number(word), shift: [0, 0, 0] })));
+  };
+  const value = measured(picked.map(({ atom, shift }) => placeOf(frame.positions, frame.cell, atom, shift)));
+  const names = picked.map(({ atom }) => `${SYMBOLS[frame.numbers[atom]]} ${atom}`).join(" – ");
+  return html`<span class="measure">
+    <label>measure <input type="text" inputmode="numeric" size="9" placeholder="click 2 or 3" value=${text} onInput=${type} aria-label="Measure atoms, by their numbers" /></label>
+    <output>${names && html`${names}${value !== null && html`: <b>${picked.length === 2 ? `${value.toFixed(3)} Å` : `${value.toFixed(1)}°`}</b>`}`}</output>
+  </span>`;
+}
+
+/** Ask for the space group of a crystal that stays in sight; a notebook cannot. */
+function useSpaceGroup({ numbers, positions, cell, pbc }) {
+  const [group, setGroup] = useState(null);
+  useEffect(() => {
+    setGroup(null);
+    if (!inverted(cell) || !pbc?.every((is) => is)) return undefined;
+    let ended = false;
+    const ask = () =>
+      call("page.space_group", { numbers: [...numbers], positions: [...positions], cell: [...cell] }).then(
+        (told) => ended || setGroup(told),
+        () => null,
+      );
+    const timer = setTimeout(ask, REST);
+    return () => {
+      ended = true;
+      clearTimeout(timer);
+    };
+  }, [positions]);
+  return group;
+}
+
+const joined = (values, digits) => values.map((value) => value.toFixed(digits)).join("  ");
+const signed = (value, digits) => `${value < 0 ? "−" : "+"}${Math.abs(value).toFixed(digits)}`;
+
+/** The numbers of the shown frame: its cell, its space group, and how it differs from the first one. */
+export function Crystal({ trajectory, shown }) {
+  const number = shownOf(trajectory, shown);
+  const frame = useMemo(() => trajectory.frame(number), [trajectory, number]);
+  const first = useMemo(() => trajectory.frame(0), [trajectory.source ?? trajectory]);
+  const group = useSpaceGroup(frame);
+  const moved = useMemo(() => (number ? largestOf(displacements(frame, first)) : null), [frame, first]);
+  const [cell, before] = [cellOf(frame.cell), cellOf(first.cell)];
+  const free = trajectory.held?.size ? frame.numbers.length - trajectory.held.size : null;
+  const grown = cell && before && (100 * (cell.volume - before.volume)) / before.volume;
+  const facts = [
+    ["a, b, c (Å)", cell && joined(cell.lengths, 3)],
+    ["α, β, γ (°)", cell && joined(cell.angles, 2)],
+    ["Volume (Å³)", cell && cell.volume.toFixed(2)],
+    ["Space group", group?.symbol && `${group.symbol} (${group.number})`],
+    ["Atoms", frame.numbers.length + (free === null ? "" : `, ${trajectory.held.size} held`)],
+    ["Since the first frame", moved && [
+      `largest displacement ${moved.size.toFixed(3)} Å${moved.size ? ` (${SYMBOLS[frame.numbers[moved.atom]]} ${moved.atom})` : ""}`,
+      Math.abs(grown) >= 0.005 && `volume ${signed(grown, 2)} %`,
+    ].filter(Boolean).join(", ")],
+  ];
+  return html`<dl class="facts crystal" aria-label="Crystal">
+    ${facts.filter(([, value]) => value).map(([name, value]) => html`<div><dt>${name}</dt><dd>${value}</dd></div>`)}
+  </dl>`;
 }

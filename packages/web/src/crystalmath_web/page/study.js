@@ -1,42 +1,17 @@
 // A study: chosen jobs as a table, as curves of one value against another, or as equations of state.
 
-import {
-  Fragment, State, Trouble, address, change, formula, go, html, link, shortId, shortRecipe, useEffect, useMemo, useRef,
-  useState,
-} from "./lib.js";
+import { Fragment, State, Trouble, address, change, formula, go, html, link, shortId, useEffect, useMemo, useRef, useState } from "./lib.js";
+import { ASIDE, UNITS, compare, differing, isNumber, reduced, shown, titleOf, unitOf } from "./columns.js";
 import { filtersOf } from "./filters.js";
 import { Chart } from "./plot.js";
+import { Histogram, Hull, Ranges, Scatter, rangesOf, within } from "./screening.js";
 import { call, useChanges } from "./server.js";
 import { Export, columnsOf, idsOf, rowsOf, written } from "./table.js";
 
 /** Jobs of a study, rows of its table, and curves of its plot at most. */
-const MOST = 2000;
+const MOST = 10_000;
 const DRAWN = 300;
 const CURVES = 12;
-/** What tells nothing of a calculation. */
-const ASIDE = ["job_id", "created_at", "started_at", "finished_at", "work_dir", "dir_name", "error", "reason", "key", "attempt", "priority", "flow", "step", "superseded_by"];
-/** Units by the end of a column's name, and digits behind the point. */
-const UNITS = { ev: ["eV", 5], ev_ang: ["eV/Å", 4], ang3: ["Å³", 3], s: ["s", 2] };
-const unitOf = (name) => /^(.*?)_(ev_ang|ev|ang3|s)$/.exec(name) ?? [null, name, ""];
-
-/** Write the name of a column with its unit: energy per atom (eV). */
-function titleOf(name) {
-  const [, plain, unit] = unitOf(name);
-  return plain.replace(/^(labels_|params\.)/, "").replaceAll("_", " ") + (unit && ` (${UNITS[unit][0]})`);
-}
-
-const isNumber = (value) => typeof value === "number";
-const compare = (one, other) =>
-  isNumber(one) && isNumber(other) ? one - other : written(one).localeCompare(written(other), undefined, { numeric: true });
-
-/** Write a formula with the smallest whole numbers: Cu4 and Cu are one material. */
-function reduced(text = "") {
-  const parts = [...text.matchAll(/([A-Z][a-z]*)(\d*)/g)].map(([, symbol, count]) => [symbol, Number(count || 1)]);
-  const divisor = (a, b) => (b ? divisor(b, a % b) : a);
-  const common = parts.reduce((found, [, count]) => divisor(found, count), 0);
-  return parts.map(([symbol, count]) => symbol + (count > common ? count / common : "")).join("");
-}
-
 /** Have the rows of the jobs that the address names, or whose filters it has; again when jobs change. */
 function useRows(ids, filters) {
   const [state, setState] = useState({ share: 0 });
@@ -71,43 +46,36 @@ export function Study() {
   return html`<${Shown} key=${[query, state, ids].join(" ")} query=${query ?? ""} state=${state} ids=${ids?.split(",")} />`;
 }
 
-const SHOWN = { table: Table, curve: Curve, "equation of state": Equations };
+const SHOWN = { table: Table, curve: Curve, "equation of state": Equations, scatter: Scatter, histogram: Histogram, hull: Hull };
 
 function Shown({ query, state, ids }) {
   const { filters } = filtersOf(query);
   if (state) filters.state = state.split(",");
-  const { rows, unreadable, more, share, error } = useRows(ids, filters);
-  const shown = address.value.get("show") ?? "table";
-  const View = SHOWN[shown] ?? Table;
+  const { rows: all, unreadable, more, share, error } = useRows(ids, filters);
+  const limits = address.value.get("within");
+  const ranges = useMemo(() => rangesOf(limits), [limits]);
+  const rows = useMemo(() => all && within(all, ranges), [all, ranges]);
+  const view = address.value.get("show") ?? "table";
+  const View = Object.hasOwn(SHOWN, view) ? SHOWN[view] : Table;
   const columns = useMemo(() => columnsOf(rows ?? []), [rows]);
   return html`<${Fragment}>
     <div class="title">
       <h1>Study</h1>
-      ${rows && html`<span>${more ? "the newest " : ""}${rows.length.toLocaleString()} ${rows.length === 1 ? "job" : "jobs"}</span>`}
+      ${rows && html`<span>${ranges.length ? `${rows.length.toLocaleString()} of ` : ""}${more ? "the newest " : ""}${all.length.toLocaleString()} ${all.length === 1 ? "job" : "jobs"}</span>`}
       <a href=${link({ view: "jobs", q: query, state })}>${ids ? "all jobs" : query || state ? [query, state].filter(Boolean).join(" ") : "all jobs"}</a>
       <span class="space"></span>
       <span class="parts" role="group" aria-label="Show as">
         ${Object.keys(SHOWN).map(
-          (name) => html`<button aria-pressed=${String(name === shown)} onClick=${() => change({ show: name })}>${name}</button> `,
+          (name) => html`<button aria-pressed=${String(name === view)} onClick=${() => change({ show: name })}>${name}</button> `,
         )}
       </span>
       ${rows && html`<${Export} find=${() => rows.map((row) => row.job_id)} what="the study" />`}
     </div>
     <${Trouble} error=${error} />
     ${unreadable?.length > 0 && html`<p class="trouble">${unreadable.length === 1 ? "A result" : `${unreadable.length} results`} cannot be read, and the values are missing: ${unreadable[0]}</p>`}
-    ${rows ? (rows.length ? html`<${View} rows=${rows} columns=${columns} />` : html`<p class="empty">No job fits.</p>`) : !error && html`<p class="note">Looking … ${Math.round(100 * share)} %</p>`}
+    ${all?.length > 1 && html`<${Ranges} rows=${all} ranges=${ranges} />`}
+    ${rows ? (rows.length ? html`<${View} rows=${rows} all=${all} columns=${columns} />` : html`<p class="empty">No job fits.</p>`) : !error && html`<p class="note">Looking … ${Math.round(100 * share)} %</p>`}
   <//>`;
-}
-
-/** Return those columns in which rows differ; of a result not what stands in the record, too. */
-function differing(rows, columns) {
-  const told = new Set();
-  return columns.filter((name) => {
-    const values = rows.map((row) => written(row[name]));
-    const key = values.join("\n");
-    if (ASIDE.includes(name) || new Set(values).size < 2 || (name.startsWith("results.") && told.has(key))) return false;
-    return told.add(key);
-  });
 }
 
 function Choice({ name, label, options, none = null }) {
@@ -156,11 +124,7 @@ function cell(name, row) {
   const value = row[name];
   if (name === "name") return html`<a href=${link({ view: "job", id: row.job_id })}>${value ?? shortId(row.job_id)}</a>`;
   if (name === "state") return html`<${State} state=${value} />`;
-  if (name === "formula") return formula(value);
-  if (name === "recipe") return shortRecipe(value);
-  const unit = unitOf(name)[2];
-  if (unit && isNumber(value)) return value.toFixed(UNITS[unit][1]);
-  return isNumber(value) && !Number.isInteger(value) ? Number(value.toPrecision(8)).toString() : written(value);
+  return shown(name, value);
 }
 
 // --- curves ------------------------------------------------------------------------------------

@@ -1,5 +1,6 @@
 // The frames of a job: those that its program has written so far, else the structure on record.
 
+import { heldBy } from "./geometry.js";
 import { fromBase64 } from "./lib.js";
 import { call } from "./server.js";
 import { structureIn } from "./structure.js";
@@ -23,9 +24,10 @@ const part = (values, at, size) => {
 
 /** Frames that were read, in the parts in which they came. Nothing of them is copied. */
 class Frames {
-  constructor(source, parts) {
+  constructor(source, parts, held) {
     this.source = source;
     this.parts = parts;
+    this.held = held;
     const last = parts.at(-1);
     this.count = last ? last.first + last.count : 0;
   }
@@ -36,7 +38,7 @@ class Frames {
       ["positions", "cells", "energies", "forces", "magmoms"].map((name) => [name, numbers(told[name])]),
     );
     const count = values.positions ? values.positions.length / (told.numbers.length * 3) : 0;
-    return count ? new Frames(this.source, [...this.parts, { first: this.count, count, told, ...values }]) : this;
+    return count ? new Frames(this.source, [...this.parts, { first: this.count, count, told, ...values }], this.held) : this;
   }
 
   frame(index) {
@@ -51,10 +53,14 @@ class Frames {
   }
 }
 
-const single = (frame) => (frame ? { count: 1, frame: () => frame } : null);
+const single = (frame) => (frame ? { count: 1, frame: () => frame, held: heldBy(frame.constraints) } : null);
+
+/** Return which atoms are held, from the structure that a job was given: frames do not have it. */
+const heldOf = (job) =>
+  call("jobs.specification", { job_id: job.job_id }).then((told) => heldBy(structureIn(told.structure)?.constraints), () => null);
 
 /** Return the structure of a job without frames: its result's, or what it was given. */
-async function structureOf(job) {
+export async function structureOf(job) {
   if (job.status === "completed") {
     const told = await call("jobs.result", { job_id: job.job_id, field: "atoms" }).catch(() => null);
     const found = structureIn(told?.result);
@@ -79,10 +85,33 @@ export async function trajectoryOf(job, before, show) {
     const source = `${told.attempt} ${told.file}`;
     // Another attempt, or calculation, has begun.
     if (frames && frames.source !== source) return trajectoryOf(job, null, show);
-    frames = (frames ?? new Frames(source, [])).with(told);
+    frames = (frames ?? new Frames(source, [], await heldOf(job))).with(told);
     if (frames.count <= start || frames.count >= told.frames) break;
     // The first ones at once; the others all together, since each showing draws.
     if (!start) show(frames);
   }
   return frames?.count ? frames : structureOf(job);
+}
+
+/** Energies of a step and of its frame differ by rounding only, in eV. */
+const SAME = 1e-3;
+
+/**
+ * Return the number of the ionic step that the first frame belongs to; null where frames and steps do not go together.
+ *
+ * Frames are those of one calculation, mostly the last one, and a running job may have written one before the other.
+ */
+export function shiftOf(trajectory, steps) {
+  const fit = (shift) => {
+    let known = 0;
+    for (let frame = 0; frame < trajectory.count; frame += 1) {
+      const [energy, step] = [trajectory.frame(frame).energy, steps[frame + shift]?.energy_ev];
+      if (energy === null || energy === undefined || step === null || step === undefined) continue;
+      if (Math.abs(energy - step) > SAME) return false;
+      known += 1;
+    }
+    return known > 0;
+  };
+  const last = steps.length - trajectory.count;
+  return [last, last - 1, last + 1, 0].find((shift) => shift > -2 && fit(shift)) ?? null;
 }

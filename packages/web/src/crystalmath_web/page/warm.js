@@ -2,4 +2,5 @@
 // for the graphics card has begun, which takes long where software draws: that is done here, beside the page.
 
 const gl = new OffscreenCanvas(1, 1).getContext("webgl2");
-postMessage(gl?.getParameter(gl.VERSION));
+const named = gl?.getExtension("WEBGL_debug_renderer_info");
+postMessage(gl?.getParameter(named ? named.UNMASKED_RENDERER_WEBGL : gl.VERSION));

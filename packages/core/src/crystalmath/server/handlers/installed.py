@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import ast
-import json
 import re
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Annotated, Any, Required, TypedDict, cast
+from typing import TYPE_CHECKING, Annotated, Required, TypedDict, cast
 
 from crystalmath import server
 from crystalmath.errors import InvalidJob
 from crystalmath.models import JobState
 from crystalmath.models.fields import Limits
 from crystalmath.models.job_notes import written_findings
-from crystalmath.recipes.arguments import structure_argument, structure_taken
+from crystalmath.recipes.arguments import structure_taken
+from crystalmath.server.parameter_schemas import parameters_schema
 from crystalmath.server.pools import is_wanted
 from crystalmath.server.rpc.declare import NoParams, method
 from crystalmath.wire.answers import (
@@ -30,11 +29,9 @@ from crystalmath.wire.answers import (
     RecipeList,
     Structures,
 )
-from crystalmath.wire.schemas import SUBMISSION, described
+from crystalmath.wire.schemas import SUBMISSION
 
 if TYPE_CHECKING:
-    import inspect
-
     from crystalmath.recipes.lookup import Recipe
     from crystalmath.service import JobService
 
@@ -163,9 +160,11 @@ class StructuresReadParams(TypedDict, total=False):
 
 @method(server.STRUCTURES_READ, pool="reading structures", bulk=True)
 def handle_structures_read(service: JobService, params: StructuresReadParams) -> Structures:
-    """Read the structures of a text in CIF, XYZ, extended XYZ or the format of POSCAR.
+    """Read the structures of a text: POSCAR, CIF, XYZ, extended XYZ, or the input of pw.x.
 
-    Nothing is recorded. The answer has the first 1000 structures, and 100,000 atoms at most.
+    XSF, PDB, MOL, SDF and GEN are read as well. Readers of other formats open further files,
+    evaluate what they read, or do not notice a missing end. Nothing is recorded. The answer has the
+    first 1000 structures, and 100,000 atoms at most.
     """
     from crystalmath.recipes.structures import read_text, to_ase_json
 
@@ -220,10 +219,15 @@ def handle_recipes_list(service: JobService, params: RecipesListParams) -> Recip
     return {"recipes": recipes, "error": None}
 
 
-class RecipesDescribeParams(TypedDict):
+class RecipesDescribeParams(TypedDict, total=False):
     """The parameters of ``recipes.describe``."""
 
-    recipe: Annotated[str, Limits(**SUBMISSION["recipe"])]
+    recipe: Required[Annotated[str, Limits(**SUBMISSION["recipe"])]]
+    members: Annotated[
+        bool,
+        "include the members of tables, and as `x-keywords` the further parameters that the "
+        "recipe's program reads; default: false",
+    ]
 
 
 @method(server.RECIPES_DESCRIBE, pool="recipes")
@@ -248,7 +252,7 @@ def handle_recipes_describe(
         "line": recipe.line,
         "docstring": recipe.docstring,
         "structure": structure_taken(recipe),
-        "parameters": parameters_schema(recipe),
+        "parameters": parameters_schema(recipe, members=params.get("members", False)),
         "error": None,
     }
 
@@ -257,106 +261,3 @@ def _headline(recipe: Recipe) -> str:
     # "Workflow consisting of:" needs the list below it.
     paragraphs = re.split(r"(?<!:)\n\s*\n", (recipe.docstring or "").strip())
     return " ".join(paragraphs[0].split())
-
-
-# --- a recipe's arguments as JSON Schema ----------------------------------------------------------
-
-
-def parameters_schema(recipe: Recipe) -> dict[str, Any] | None:
-    """Return the JSON Schema of the parameters of a recipe.
-
-    The argument that gets the structure is left out. ``x-default`` has a default that JSON cannot
-    express as text, and ``x-annotation`` the annotation. The schema has a type if the whole
-    annotation has a meaning in JSON.
-    """
-    if recipe.signature is None:
-        return None
-    first = structure_argument(recipe)
-    arguments = [item for item in recipe.signature.parameters.values() if item is not first]
-    by_name = ("POSITIONAL_OR_KEYWORD", "KEYWORD_ONLY")
-    named = [item for item in arguments if item.kind.name in by_name]
-    descriptions = described(recipe.docstring or "")
-    return {
-        "$schema": "https://json-schema.org/draft/2020-12/schema",
-        "type": "object",
-        "properties": {
-            item.name: _type(item) | _default(item) | descriptions.get(item.name, {})
-            for item in named
-        },
-        "required": [item.name for item in named if item.default is item.empty],
-        "additionalProperties": any(item.kind is item.VAR_KEYWORD for item in arguments),
-    }
-
-
-def _default(argument: inspect.Parameter) -> dict[str, Any]:
-    if argument.default is argument.empty:
-        return {}
-    text = repr(argument.default)
-    try:
-        value = ast.literal_eval(text)
-        # In JSON a tuple becomes a list.
-        return {"default": json.loads(json.dumps(value, allow_nan=False))}
-    except (ValueError, TypeError, SyntaxError):
-        return {"x-default": text}
-
-
-def _type(argument: inspect.Parameter) -> dict[str, Any]:
-    if argument.annotation is argument.empty:
-        return {}
-    text = repr(argument.annotation)
-    try:
-        meaning = _meaning(ast.parse(text, mode="eval").body)
-    except (SyntaxError, ValueError):  # a note in words
-        meaning = {}
-    return {**meaning, "x-annotation": text}
-
-
-_NAMES = {
-    "bool": "boolean",
-    "int": "integer",
-    "float": "number",
-    "str": "string",
-    "dict": "object",
-    "list": "array",
-    "tuple": "array",
-}
-
-
-def _meaning(node: ast.expr) -> dict[str, Any]:
-    """Return the JSON Schema of an annotation; empty if it takes values that JSON does not have."""
-    if isinstance(node, ast.Constant):
-        if isinstance(node.value, str):  # a forward reference
-            return _meaning(ast.parse(node.value, mode="eval").body)
-        return {"type": "null"} if node.value is None else {}
-    if isinstance(node, ast.BinOp) and isinstance(node.op, ast.BitOr):
-        return _union([node.left, node.right])
-    name = ast.unparse(node.value if isinstance(node, ast.Subscript) else node)
-    if isinstance(node, ast.Subscript) and name in {"Literal", "Optional", "Union"}:
-        parts = node.slice.elts if isinstance(node.slice, ast.Tuple) else [node.slice]
-        if name == "Literal":
-            return _enum(parts)
-        return _union([*parts, *([ast.Constant(None)] if name == "Optional" else [])])
-    return {"type": _NAMES[name]} if name in _NAMES else {}
-
-
-def _enum(nodes: list[ast.expr]) -> dict[str, Any]:
-    try:
-        values = [ast.literal_eval(node) for node in nodes]
-        json.dumps(values, allow_nan=False)
-    except (ValueError, TypeError):  # a member of an enum, or bytes
-        return {}
-    return {"enum": values}
-
-
-def _union(nodes: list[ast.expr]) -> dict[str, Any]:
-    parts = [_meaning(node) for node in nodes]
-    if not all(parts):
-        return {}
-    kinds = [kind for part in parts for kind in _listed(part.get("type", "enum"))]
-    if "enum" in kinds or any("anyOf" in part for part in parts):
-        return {"anyOf": parts}
-    return {"type": list(dict.fromkeys(kinds))}
-
-
-def _listed(value: str | list[str]) -> list[str]:
-    return value if isinstance(value, list) else [value]
