@@ -37,22 +37,13 @@ def test_the_page(hawk, monkeypatch, client):
         assert listed["jobs"][0]["name"] == "of the page"
 
 
-def test_a_table_of_the_page_takes_one_round_trip(hawk, turns, monkeypatch):
-    pytest.importorskip("crystalmath_web.app", reason="crystalmath-web is not installed")
-    from web.conftest import Page
-
-    monkeypatch.setenv("CRYSTALMATH_ON", "hawk")
-    with connect(on="hawk") as far, Page(far) as page:
-        page.call("jobs.list", {"limit": 1})  # the page has opened
-        turns()
+def test_a_table_of_the_page_takes_one_round_trip(open_page, turns):
+    with open_page() as call:
+        call("jobs.list", limit=1)
+        turns()  # the page is open
         for number in range(3):
-            _, listed = page.call("jobs.list", {"limit": 50, "skip": number, "totals": True})
-            assert "jobs" in listed
-        assert turns() == 3
-
-
-def test_the_page_opens_with_on(open_page):
-    open_page()
+            assert "jobs" in call("jobs.list", limit=50, skip=number, totals=True)
+            assert turns() == 1
 
 
 async def test_the_screen(hawk, client):

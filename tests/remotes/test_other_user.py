@@ -50,7 +50,8 @@ def test_a_running_job_is_cancelled(there, hawk):
 
 
 def test_the_page_opens(open_page):
-    open_page()
+    with open_page() as call:
+        assert "jobs" in call("jobs.list", limit=1)
 
 
 def test_the_checks_name_the_home_of_that_user(hawk, cli):

@@ -4,6 +4,7 @@ import contextlib
 import hashlib
 import os
 import random
+import shlex
 import threading
 import time
 
@@ -11,27 +12,54 @@ import pytest
 from ase.build import bulk
 from ase.io import write
 
-from conftest import eventually
+from commands import ran
+from conftest import AL, eventually
 from crystalmath.client import Submission, connect, over_ssh
 from crystalmath.errors import Unreachable
 from crystalmath.remotes import ssh
+from remotes.conftest import Turns
 
 pytestmark = pytest.mark.server
 
 CELL = bulk("Al")
+#: How long everything takes there, and back, where the network is slow.
+DELAY_S = 0.08
 #: How often each test cuts all connections.
 CUTS = int(os.environ.get("CUTS", "5"))
 
 
-def test_the_commands_of_every_day_take_few_round_trips(there, turns, tmp_path):
+def test_the_commands_of_every_day_take_few_round_trips(there, turns, go, tmp_path):
     for arguments in (["list"], ["list", "--json"]):
         assert there(*arguments).code == 0
         assert turns() == 1
     many = tmp_path / "many.extxyz"
     write(many, [bulk("Al", a=4 + number / 1e4) for number in range(1000)])
-    answer = there("submit", "lab_recipes.value", many, "--engine", "none")
-    assert answer.code == 1  # each is refused, and none is run
+    waited = there("submit", "lab_recipes.wait_for", AL, "--param", f"path={go}").out.strip()
+    turns()
+    answer = there("submit", "lab_recipes.value", many, "--after", waited)
+    assert len(set(answer.lines)) == 1000, answer.err
     assert turns() <= 3
+    assert there("cancel", waited, "--with-successors").code == 0
+
+
+def test_a_list_takes_few_round_trips_where_each_takes_long(
+    hawk, home, there, tmp_path, monkeypatch
+):
+    turns = Turns(tmp_path / "turns")
+    way = ["-o", f"ProxyCommand={shlex.join(turns.words(DELAY_S, hawk.port))}", *hawk.ssh]
+    (home / "config.toml").write_text(hawk.table(ssh=way))
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
+    shared = [f"-oControlPath={tmp_path}/bare", "-oControlMaster=auto", "-oControlPersist=60"]
+    hawk.run("list")  # it has a server now
+    counted = []
+    for ask in (lambda: ran("ssh", *shared, *way, "true", check=True), lambda: there("list")):
+        ask()
+        # Where the machine is busy, what is sent together may arrive apart.
+        counted.append((turns(), min((ask(), turns())[1] for _ in range(3))))
+    ran("ssh", *shared, "-Oexit", *way, check=True)
+    (fresh_ssh, shared_ssh), (fresh, again) = counted
+    assert 0 < fresh <= fresh_ssh + 3
+    assert 0 < again <= shared_ssh + 1
 
 
 def test_a_request_of_many_that_is_refused_is_told(hawk):
