@@ -56,7 +56,12 @@ READING = [
     "export --script GOOD",
     "cancel GOOD",
     "check lab_recipes.value AL",
+    "check lab_recipes.value AL --param nmber=1",
+    "check lab_recipes.none AL",
+    "presets none",
+    "reread GOOD",
     "status ffffffff",
+    "import none.zip",
 ]
 
 
@@ -102,8 +107,11 @@ def test_what_is_read_and_written_lies_here(there, hawk, jobs, tmp_path, monkeyp
     assert there("result", chain[0]["job_id"], "--structure", "moved.extxyz").code == 0
     assert there("export", "table.csv", "--label", "set=w").code == 0
     assert there("inputs", job_id, "--dir", "inputs").code == 0
+    relaxed = there("run", "lab_recipes.relax", "cell.poscar", "--json").json["job_id"]
+    drawn = there("plot", relaxed, "--output", "steps.svg")
+    assert drawn.code == 0, drawn.err
     names = {path.name for path in tmp_path.iterdir()}
-    assert {"moved.extxyz", "table.csv"} <= names
+    assert {"moved.extxyz", "steps.svg", "table.csv"} <= names
     assert again in (tmp_path / "table.csv").read_text()
     follows = there("logs", jobs[1], "--follow")
     other = hawk.run("logs", jobs[1], "--follow")

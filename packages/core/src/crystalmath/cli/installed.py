@@ -149,7 +149,7 @@ def presets(
 
 
 def _text(preset: Preset, *, whole: bool) -> str:
-    head = f"{preset.name}  ({preset.program}, {preset.file})"
+    head = f"{preset.name}  ({preset.program}, {output.there(preset.file)})"
     return "\n".join([head, *(f"  {line}" for line in _lines(preset.settings, whole=whole))])
 
 

@@ -13,7 +13,7 @@ from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 
 from crystalmath import server
-from crystalmath.errors import BadFile, CrystalMathError, did_you_mean
+from crystalmath.errors import BadFile, CrystalMathError, InvalidJob, did_you_mean
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Sequence
@@ -139,9 +139,14 @@ def fetch_transfer(ask: server.Ask, transfer: str, place: Path) -> None:
 
 
 def send_transfer(ask: server.Ask, place: Path) -> str:
-    """Send a file to the other side, and return the name that it has there."""
+    """Send an archive to the other side, and return the name that it has there."""
     transfer, offset = secrets.token_hex(16), 0
-    with place.open("rb") as file:
+    try:
+        file = place.open("rb")
+    except OSError as error:  # the words of a home here
+        why = f"{place.absolute()} cannot be read as an archive of jobs: {error.strerror}"
+        raise InvalidJob(why) from error
+    with file:
         while (data := file.read(PART)) or not offset:
             text = base64.b64encode(data).decode()
             which = {"transfer": transfer, "offset": offset, "data": text}
