@@ -163,7 +163,7 @@ class Machine:
         return [
             pid
             for pid in processes.marked("CRYSTALMATH_HOME", str(self.home))
-            if b"--stdio" in _arguments(pid)
+            if b"--stdio" in arguments_of(pid)
         ]
 
     def end(self):
@@ -175,7 +175,8 @@ class Machine:
         assert Place.of(self.home, {}).read_lock() is None
 
 
-def _arguments(pid):
+def arguments_of(pid):
+    """Return the words of the command that a process was started with; none if it has ended."""
     try:
         return Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
     except OSError:
