@@ -175,6 +175,7 @@ def test_a_remote_is_not_configured_from_here(there, home):
     answer = there("clusters", "init", "slurm")
     assert answer.code == 2
     assert "log in to hawk" in answer.err
+    assert "`crystalmath clusters init slurm`, typed on hawk, writes" in there("clusters").err
     assert (home / "config.toml").read_text() == before
 
 
