@@ -4,6 +4,7 @@ import json
 import os
 import re
 import signal
+import tempfile
 import time
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from commands import finish, limited, start
 from conftest import AL, eventually
 from crystalmath import processes
 from crystalmath.client import connect
+from crystalmath.remotes import ssh
 from remotes.machine import arguments_of
 
 pytestmark = pytest.mark.server
@@ -184,6 +186,19 @@ def test_an_unknown_remote_is_told(hawk, cli):
     assert (answer.code, answer.json["jobs"]) == (1, [])
     assert "there is no remote 'hwak'" in answer.json["error"]
     assert "did you mean 'hawk'?" in answer.err
+
+
+def test_the_shared_connection_is_private_and_ends_by_itself(hawk, cli, monkeypatch):
+    monkeypatch.setitem(ssh._OPTIONS, "ControlPersist", 1)
+    # The path of a socket is short.
+    with tempfile.TemporaryDirectory(dir="/tmp") as folder:
+        monkeypatch.setenv("XDG_RUNTIME_DIR", folder)
+        assert cli("--on", "hawk", "list").code == 0
+        (private,) = Path(folder).iterdir()
+        assert private.stat().st_mode & 0o777 == 0o700
+        (shared,) = private.iterdir()
+        assert shared.is_socket()
+        eventually(lambda: not shared.exists())
 
 
 @pytest.mark.parametrize("command", [["wait"], ["logs", "--follow"], ["list", "--watch"]])

@@ -61,9 +61,7 @@ def download(
     files = [one for one in chosen_files(listed["files"], names) if not one["is_link"]]
     places = {one["file"]: _place(directory, one["file"]) for one in files}
     directory.mkdir(parents=True, exist_ok=True)
-    size, free = sum(one["size"] for one in files), shutil.disk_usage(directory).free
-    if size > free:
-        raise CrystalMathError(f"the files have {size} bytes, and {directory} has room for {free}")
+    _require_room(sum(one["size"] for one in files), directory)
     threads, waits = ThreadPoolExecutor(TOGETHER), True
     try:
         tasks = [threads.submit(_fetch, ask, job_id, one, places[one["file"]]) for one in files]
@@ -129,13 +127,24 @@ def _fetch(ask: server.Ask, job_id: str, listed: JobFile, place: Path) -> Downlo
 
 
 def fetch_transfer(ask: server.Ask, transfer: str, place: Path) -> None:
-    """Write a file that the other side has made for this, such as an archive, to a new place."""
+    """Write a file that the other side has made for this, such as an archive, to a new place.
+
+    `CrystalMathError`: there is no room.
+    """
 
     def read(offset: int, most: int, size: int) -> TransferPart:
         part = _which(offset, most, size)
         return ask(server.TRANSFERS_READ, timeout=ANSWER_S, transfer=transfer, **part)
 
-    _written(read, read(0, 1, 2)["size"], place)
+    size = read(0, 1, 2)["size"]
+    _require_room(size, place.parent)
+    _written(read, size, place)
+
+
+def _require_room(size: int, directory: Path) -> None:
+    free = shutil.disk_usage(directory).free
+    if size > free:
+        raise CrystalMathError(f"the files have {size} bytes, and {directory} has room for {free}")
 
 
 def send_transfer(ask: server.Ask, place: Path) -> str:
