@@ -5,6 +5,7 @@ import json
 import re
 import shlex
 import sys
+import tempfile
 import urllib.request
 from pathlib import Path
 
@@ -28,6 +29,14 @@ def hawk(machine, home, tmp_path, monkeypatch):
     (home / "config.toml").write_text(machine.table())
     monkeypatch.setenv("XDG_RUNTIME_DIR", str(machine.folder))
     return machine
+
+
+@pytest.fixture
+def sockets(hawk, monkeypatch):
+    """Yield a folder for connections that no other test shares; paths of sockets are short."""
+    with tempfile.TemporaryDirectory(dir="/tmp") as folder:
+        monkeypatch.setenv("XDG_RUNTIME_DIR", folder)
+        yield Path(folder)
 
 
 @pytest.fixture

@@ -43,14 +43,11 @@ def test_the_commands_of_every_day_take_few_round_trips(there, turns, go, tmp_pa
     assert there("cancel", waited, "--with-successors").code == 0
 
 
-def test_a_list_takes_few_round_trips_where_each_takes_long(
-    hawk, home, there, tmp_path, monkeypatch
-):
+def test_a_list_takes_few_round_trips_where_each_takes_long(hawk, home, there, sockets, tmp_path):
     turns = Turns(tmp_path / "turns")
     way = ["-o", f"ProxyCommand={shlex.join(turns.words(DELAY_S, hawk.port))}", *hawk.ssh]
     (home / "config.toml").write_text(hawk.table(ssh=way))
-    monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
-    shared = [f"-oControlPath={tmp_path}/bare", "-oControlMaster=auto", "-oControlPersist=60"]
+    shared = [f"-oControlPath={sockets}/bare", "-oControlMaster=auto", "-oControlPersist=60"]
     hawk.run("list")  # it has a server now
     counted = []
     for ask in (lambda: ran("ssh", *shared, *way, "true", check=True), lambda: there("list")):

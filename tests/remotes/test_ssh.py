@@ -4,7 +4,6 @@ import json
 import os
 import re
 import signal
-import tempfile
 import time
 from pathlib import Path
 
@@ -188,17 +187,14 @@ def test_an_unknown_remote_is_told(hawk, cli):
     assert "did you mean 'hawk'?" in answer.err
 
 
-def test_the_shared_connection_is_private_and_ends_by_itself(hawk, cli, monkeypatch):
+def test_the_shared_connection_is_private_and_ends_by_itself(there, sockets, monkeypatch):
     monkeypatch.setitem(ssh._OPTIONS, "ControlPersist", 1)
-    # The path of a socket is short.
-    with tempfile.TemporaryDirectory(dir="/tmp") as folder:
-        monkeypatch.setenv("XDG_RUNTIME_DIR", folder)
-        assert cli("--on", "hawk", "list").code == 0
-        (private,) = Path(folder).iterdir()
-        assert private.stat().st_mode & 0o777 == 0o700
-        (shared,) = private.iterdir()
-        assert shared.is_socket()
-        eventually(lambda: not shared.exists())
+    assert there("list").code == 0
+    (private,) = sockets.iterdir()
+    assert private.stat().st_mode & 0o777 == 0o700
+    (shared,) = private.iterdir()
+    assert shared.is_socket()
+    eventually(lambda: not shared.exists())
 
 
 @pytest.mark.parametrize("command", [["wait"], ["logs", "--follow"], ["list", "--watch"]])
