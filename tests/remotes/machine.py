@@ -83,9 +83,12 @@ class Machine:
         if os.geteuid() == 0:
             Path("/run/sshd").mkdir(exist_ok=True)
         self.log = folder / "sshd.log"
-        with self.log.open("wb") as log:
-            command = self.inside([path, "-D", "-e", "-f", str(folder / "sshd_config")])
-            self.process = subprocess.Popen(command, stderr=log, env={})
+        self._sshd = self.inside([path, "-D", "-e", "-f", str(folder / "sshd_config")])
+        self._serve()
+
+    def _serve(self):
+        with self.log.open("ab") as log:
+            self.process = subprocess.Popen(self._sshd, stderr=log, env={})
         eventually(self._answers, message=self.log.read_text)
 
     def inside(self, command):
@@ -140,6 +143,18 @@ class Machine:
     def cut(self):
         """End all connections: kill the processes of sshd that serve them."""
         self._signal_connections(signal.SIGKILL)
+
+    @contextlib.contextmanager
+    def away(self):
+        """End all connections, and refuse new ones meanwhile."""
+        self.process.send_signal(signal.SIGSTOP)  # it accepts no other one
+        self.cut()
+        self.process.kill()
+        self.process.wait()
+        try:
+            yield
+        finally:
+            self._serve()
 
     @contextlib.contextmanager
     def silent(self):

@@ -262,6 +262,30 @@ def test_ctrl_c_while_the_connection_is_cut(there, hawk, large, tmp_path, way):
     assert there("wait", waiting).code == 0
 
 
+def test_commands_go_on_after_a_cut_with_a_word(there, hawk, tmp_path):
+    go = tmp_path / "go"
+    job_id = there("submit", "lab_recipes.talk", AL, "--param", f"path={go}").out.strip()
+    commands = ["wait", job_id], ["logs", "--follow", job_id], ["list", "--watch"]
+    begun = [start("--on", "hawk", *words) for words in commands]
+    with limited(*begun):
+        assert begun[2].stdout.readline().startswith("NAME")
+        eventually(lambda: "line 2" in begun[1].stdout.readline())
+        eventually(lambda: len(hawk.bridges()) > 3)  # `wait` has two
+        with hawk.away():
+            words = [each.stderr.readline() for each in begun]
+            go.touch()
+        waited, followed = map(finish, begun[:2])
+        assert any("answers again" in line for line in begun[2].stderr)
+        begun[2].send_signal(signal.SIGINT)
+        assert finish(begun[2]).code == 0
+    assert (waited.code, followed.code) == (0, 0), (words, waited.err, followed.err)
+    assert followed.out == "the last line\n"
+    assert "waiting for jobs goes on once a server answers" in words[0]
+    assert all("trying again" in each for each in words[1:])
+    assert "answers again" in followed.err
+    assert "Traceback" not in waited.err + followed.err
+
+
 def left_here(hawk):
     """Return the processes of commands here, without the connection that they share."""
     marked = processes.marked("XDG_RUNTIME_DIR", str(hawk.folder))
