@@ -248,9 +248,9 @@ def test_a_distribution_that_cannot_be_read_hinders_no_other(install, greeting, 
 #: Without a server, and with one: no more modules than these beside Typer's, and none of those.
 BOUNDS = {
     "status": (93, 38),
-    "list": (99, 44),
-    "list --json": (99, 44),
-    "list --state completed --label set=a --sort energy_ev": (103, 48),
+    "list": (95, 44),
+    "list --json": (95, 44),
+    "list --state completed --label set=a --sort energy_ev": (99, 48),
     "show": (95, 39),
     "counts --json": (95, 44),
     "result": (93, 64),

@@ -415,6 +415,13 @@ def test_wrong_usage(cli, arguments):
     assert "Usage: crystalmath run" in answer.err
 
 
+@pytest.mark.parametrize("option", ["--on", "--home"])
+def test_an_option_of_all_commands_comes_before_them(cli, option):
+    answer = cli("list", option, "hawk")
+    assert answer.code == 2
+    assert answer.err.endswith(f"No such option: {option}; write it before the command\n")
+
+
 def test_verbose_shows_the_traceback_of_an_expected_error(cli):
     answer = cli("run", "emt.core.nothing", AL, "--verbose")
     assert answer.code == 1

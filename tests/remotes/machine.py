@@ -5,6 +5,7 @@ import json
 import os
 import shlex
 import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -82,9 +83,12 @@ class Machine:
         if os.geteuid() == 0:
             Path("/run/sshd").mkdir(exist_ok=True)
         self.log = folder / "sshd.log"
-        with self.log.open("wb") as log:
-            command = self.inside([path, "-D", "-e", "-f", str(folder / "sshd_config")])
-            self.process = subprocess.Popen(command, stderr=log, env={})
+        self._sshd = self.inside([path, "-D", "-e", "-f", str(folder / "sshd_config")])
+        self._serve()
+
+    def _serve(self):
+        with self.log.open("ab") as log:
+            self.process = subprocess.Popen(self._sshd, stderr=log, env={})
         eventually(self._answers, message=self.log.read_text)
 
     def inside(self, command):
@@ -138,17 +142,43 @@ class Machine:
 
     def cut(self):
         """End all connections: kill the processes of sshd that serve them."""
+        self._signal_connections(signal.SIGKILL)
+
+    @contextlib.contextmanager
+    def away(self):
+        """End all connections, and refuse new ones meanwhile."""
+        self.process.send_signal(signal.SIGSTOP)  # it accepts no other one
+        self.cut()
+        self.process.kill()
+        self.process.wait()
+        try:
+            yield
+        finally:
+            self._serve()
+
+    @contextlib.contextmanager
+    def silent(self):
+        """Answer nothing meanwhile: neither over connections that are there, nor over new ones."""
+        self.process.send_signal(signal.SIGSTOP)
+        self._signal_connections(signal.SIGSTOP)
+        try:
+            yield
+        finally:
+            self._signal_connections(signal.SIGCONT)
+            self.process.send_signal(signal.SIGCONT)
+
+    def _signal_connections(self, number):
         for pid in processes.descendants(self.process.pid):
             with contextlib.suppress(OSError):  # it has ended
                 if "sshd" in Path(f"/proc/{pid}/comm").read_text():
-                    os.kill(pid, 9)
+                    os.kill(pid, number)
 
     def bridges(self):
         """Return the processes of `crystalmath serve --stdio` there."""
         return [
             pid
             for pid in processes.marked("CRYSTALMATH_HOME", str(self.home))
-            if b"--stdio" in _arguments(pid)
+            if b"--stdio" in arguments_of(pid)
         ]
 
     def end(self):
@@ -160,7 +190,8 @@ class Machine:
         assert Place.of(self.home, {}).read_lock() is None
 
 
-def _arguments(pid):
+def arguments_of(pid):
+    """Return the words of the command that a process was started with; none if it has ended."""
     try:
         return Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
     except OSError:

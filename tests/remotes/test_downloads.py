@@ -8,7 +8,7 @@ import pytest
 from crystalmath.errors import BadFile, CrystalMathError
 from crystalmath.models.inputs import Inputs, input_files
 from crystalmath.remotes import downloads
-from crystalmath.remotes.downloads import UNFINISHED, download
+from crystalmath.remotes.downloads import UNFINISHED, download, fetch_transfer
 
 
 class Job:
@@ -151,6 +151,9 @@ def test_files_without_room_are_refused(tmp_path):
 
     with pytest.raises(CrystalMathError, match="has room for"):
         download(Job(FILES, large), "x", tmp_path)
+    part = {"data": "eA==", "offset": 1, "size": 10**18}
+    with pytest.raises(CrystalMathError, match="has room for"):
+        fetch_transfer(lambda *_, **__: part, "x", tmp_path / "jobs.zip")
     assert list(tmp_path.iterdir()) == []
 
 

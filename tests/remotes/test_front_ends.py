@@ -2,14 +2,11 @@
 
 import json
 import os
-import re
 import sys
-import urllib.request
 
 import pytest
 from ase.build import bulk
 
-from commands import finish, limited, start
 from crystalmath.client import connect
 
 pytestmark = pytest.mark.server
@@ -40,30 +37,13 @@ def test_the_page(hawk, monkeypatch, client):
         assert listed["jobs"][0]["name"] == "of the page"
 
 
-def test_a_table_of_the_page_takes_one_round_trip(hawk, turns, monkeypatch):
-    pytest.importorskip("crystalmath_web.app", reason="crystalmath-web is not installed")
-    from web.conftest import Page
-
-    monkeypatch.setenv("CRYSTALMATH_ON", "hawk")
-    with connect(on="hawk") as far, Page(far) as page:
-        page.call("jobs.list", {"limit": 1})  # the page has opened
-        turns()
+def test_a_table_of_the_page_takes_one_round_trip(open_page, turns):
+    with open_page() as call:
+        call("jobs.list", limit=1)
+        turns()  # the page is open
         for number in range(3):
-            _, listed = page.call("jobs.list", {"limit": 50, "skip": number, "totals": True})
-            assert "jobs" in listed
-        assert turns() == 3
-
-
-def test_the_page_opens_with_on(hawk):
-    pytest.importorskip("crystalmath_web.app", reason="crystalmath-web is not installed")
-    process = start("--on", "hawk", "ui", "--no-browser")
-    with limited(process):
-        address = process.stdout.readline().strip()
-        assert re.fullmatch(r"http://127\.0\.0\.1:\d+/#\S+", address)
-        with urllib.request.urlopen(address.partition("#")[0]) as page:
-            assert page.status == 200
-        process.terminate()
-        assert finish(process).code in {0, -15}
+            assert "jobs" in call("jobs.list", limit=50, skip=number, totals=True)
+            assert turns() == 1
 
 
 async def test_the_screen(hawk, client):

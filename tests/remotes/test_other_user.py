@@ -4,12 +4,10 @@ import json
 import os
 import re
 import tempfile
-import urllib.request
 from pathlib import Path
 
 import pytest
 
-from commands import finish, limited, start
 from conftest import AL
 from remotes.other_user import UID, OtherUser
 
@@ -51,16 +49,9 @@ def test_a_running_job_is_cancelled(there, hawk):
     assert there("status", job_id, "--json").json["status"] == "cancelled"
 
 
-def test_the_page_opens(hawk):
-    pytest.importorskip("crystalmath_web.app", reason="crystalmath-web is not installed")
-    process = start("--on", "hawk", "ui", "--no-browser")
-    with limited(process):
-        address = process.stdout.readline().strip()
-        assert re.fullmatch(r"http://127\.0\.0\.1:\d+/#\S+", address)
-        with urllib.request.urlopen(address.partition("#")[0]) as page:
-            assert page.status == 200
-        process.terminate()
-        assert finish(process).code in {0, -15}
+def test_the_page_opens(open_page):
+    with open_page() as call:
+        assert "jobs" in call("jobs.list", limit=1)
 
 
 def test_the_checks_name_the_home_of_that_user(hawk, cli):

@@ -10,14 +10,23 @@ import pytest
 
 from commands import finish, limited, start
 from conftest import AL, NOBODY, eventually
+from crystalmath.server.endpoint import Place
 
 pytestmark = pytest.mark.server
 
 
+@pytest.fixture(scope="module")
+def kite(machine):
+    """Yield another home on the machine."""
+    kite = machine.folder / "kite"
+    yield kite
+    machine.run("--home", kite, "stop", "--cancel")
+    assert Place.of(kite, {}).read_lock() is None
+
+
 @pytest.fixture
-def two(hawk, home, there):
+def two(hawk, kite, home):
     """Name two homes of the machine: ``hawk``, and ``kite`` beside it."""
-    kite = hawk.folder / "kite"
     (home / "config.toml").write_text(hawk.table() + hawk.table("kite", home=str(kite)))
     return kite
 
@@ -55,7 +64,6 @@ def test_two_clusters_side_by_side(two, typed, cli, hawk):
     assert "list, status, counts and progress take; name one" in refused.err
     listed = cli("remotes", "--json").json["remotes"]
     assert [(one["name"], one["error"]) for one in listed] == [("hawk", None), ("kite", None)]
-    typed("kite", "stop")
 
 
 def test_running_jobs_of_several_remotes_are_followed(two, typed, go):
@@ -82,7 +90,6 @@ def test_running_jobs_of_several_remotes_are_followed(two, typed, go):
     go.touch()
     for job_id, name in ids.items():
         assert typed(name, "wait", job_id).code == 0
-    typed("kite", "stop")
 
 
 @pytest.mark.parametrize("command", ["wait", "result", "show", "du", "doctor", "stop"])
@@ -170,7 +177,6 @@ def test_archives_are_carried_both_ways(two, typed, tmp_path):
     assert list((two / "server/transfers").iterdir()) == []
     archive.write_text("no archive")
     assert typed("kite", "import", archive).code == 1
-    typed("kite", "stop")
 
 
 def test_check_says_what_there_is_and_what_is_wrong(hawk, home, cli):

@@ -1,5 +1,6 @@
 """Commands on another machine, over ssh."""
 
+import json
 import os
 import re
 import signal
@@ -13,6 +14,8 @@ from commands import finish, limited, start
 from conftest import AL, eventually
 from crystalmath import processes
 from crystalmath.client import connect
+from crystalmath.remotes import ssh
+from remotes.machine import arguments_of
 
 pytestmark = pytest.mark.server
 
@@ -55,7 +58,12 @@ READING = [
     "export --script GOOD",
     "cancel GOOD",
     "check lab_recipes.value AL",
+    "check lab_recipes.value AL --param nmber=1",
+    "check lab_recipes.none AL",
+    "presets none",
+    "reread GOOD",
     "status ffffffff",
+    "import none.zip",
 ]
 
 
@@ -101,8 +109,11 @@ def test_what_is_read_and_written_lies_here(there, hawk, jobs, tmp_path, monkeyp
     assert there("result", chain[0]["job_id"], "--structure", "moved.extxyz").code == 0
     assert there("export", "table.csv", "--label", "set=w").code == 0
     assert there("inputs", job_id, "--dir", "inputs").code == 0
+    relaxed = there("run", "lab_recipes.relax", "cell.poscar", "--json").json["job_id"]
+    drawn = there("plot", relaxed, "--output", "steps.svg")
+    assert drawn.code == 0, drawn.err
     names = {path.name for path in tmp_path.iterdir()}
-    assert {"moved.extxyz", "table.csv"} <= names
+    assert {"moved.extxyz", "steps.svg", "table.csv"} <= names
     assert again in (tmp_path / "table.csv").read_text()
     follows = there("logs", jobs[1], "--follow")
     other = hawk.run("logs", jobs[1], "--follow")
@@ -165,6 +176,7 @@ def test_a_remote_is_not_configured_from_here(there, home):
     answer = there("clusters", "init", "slurm")
     assert answer.code == 2
     assert "log in to hawk" in answer.err
+    assert "`crystalmath clusters init slurm`, typed on hawk, writes" in there("clusters").err
     assert (home / "config.toml").read_text() == before
 
 
@@ -173,6 +185,16 @@ def test_an_unknown_remote_is_told(hawk, cli):
     assert (answer.code, answer.json["jobs"]) == (1, [])
     assert "there is no remote 'hwak'" in answer.json["error"]
     assert "did you mean 'hawk'?" in answer.err
+
+
+def test_the_shared_connection_is_private_and_ends_by_itself(there, sockets, monkeypatch):
+    monkeypatch.setitem(ssh._OPTIONS, "ControlPersist", 1)
+    assert there("list").code == 0
+    (private,) = sockets.iterdir()
+    assert private.stat().st_mode & 0o777 == 0o700
+    (shared,) = private.iterdir()
+    assert shared.is_socket()
+    eventually(lambda: not shared.exists())
 
 
 @pytest.mark.parametrize("command", [["wait"], ["logs", "--follow"], ["list", "--watch"]])
@@ -184,20 +206,87 @@ def test_ctrl_c_leaves_no_process_on_either_side(there, hawk, tmp_path, command)
     process = start("--on", "hawk", *words, start_new_session=True)
     with limited(process):
         eventually(hawk.bridges)
-        eventually(lambda: len(processes.descendants(process.pid)) > 0)
+        eventually(lambda: len(left_here(hawk)) > 1)
         time.sleep(0.5)
-        children = processes.descendants(process.pid)
         os.killpg(process.pid, signal.SIGINT)
         assert finish(process).code in {0, 130}
-    assert not any(map(_is_ssh, children))
-    eventually(lambda: not hawk.bridges())
+    eventually(lambda: not (left_here(hawk) or hawk.bridges()))
     assert there("status", job_id, "--json").json["status"] in {"pending", "running"}
     go.touch()
     assert there("wait", job_id).code == 0
 
 
-def _is_ssh(pid):
-    try:
-        return Path(f"/proc/{pid}/comm").read_text() == "ssh\n"
-    except OSError:
-        return False
+@pytest.fixture(scope="module")
+def large(machine):
+    """Return the id of a job with a large file."""
+    big = machine.folder / "big"
+    with big.open("wb") as file:
+        file.truncate(100 * 2**20)
+    answer = machine.run("run", "lab_recipes.copied", AL, "--param", f"path={big}", "--json")
+    return json.loads(answer.stdout)["job_id"]
+
+
+@pytest.mark.parametrize("way", ["killed", "silent"])
+def test_ctrl_c_while_the_connection_is_cut(there, hawk, large, tmp_path, way):
+    go, fetched = tmp_path / "go", tmp_path / "fetched"
+    waiting = there("submit", "lab_recipes.wait_for", AL, "--param", f"path={go}").out.strip()
+
+    def begin(*words):
+        return start("--on", "hawk", *words, start_new_session=True)
+
+    eventually(lambda: not hawk.bridges())
+    begun = [begin("wait", waiting)]
+    with limited(*begun):
+        eventually(lambda: len(hawk.bridges()) > 1)  # it waits with a connection of its own
+        begun.append(begin("list", "--watch"))
+        assert begun[-1].stdout.readline().startswith("NAME")
+        begun.append(begin("logs", waiting, "--follow"))
+        begun.append(begin("files", large, "--get", str(fetched)))
+        eventually(lambda: list(fetched.glob("*")))
+        with hawk.silent():
+            if way == "killed":
+                hawk.cut()
+            begun.append(begin("submit", "lab_recipes.value", AL, "--name", "cut off"))
+            with limited(*begun):
+                time.sleep(1)  # all look for a connection
+                assert len(left_here(hawk)) > len(begun)
+                for one in begun:
+                    os.killpg(one.pid, signal.SIGINT)
+                answers = [finish(one) for one in begun]
+    # To end the list is not to break it off.
+    assert [one.code for one in answers] == [130, 0, 130, 130, 130]
+    assert not any("Traceback" in one.err for one in answers)
+    eventually(lambda: not (left_here(hawk) or hawk.bridges()))
+    assert not (fetched / "big").exists()
+    go.touch()
+    assert there("wait", waiting).code == 0
+
+
+def test_commands_go_on_after_a_cut_with_a_word(there, hawk, tmp_path):
+    go = tmp_path / "go"
+    job_id = there("submit", "lab_recipes.talk", AL, "--param", f"path={go}").out.strip()
+    commands = ["wait", job_id], ["logs", "--follow", job_id], ["list", "--watch"]
+    begun = [start("--on", "hawk", *words) for words in commands]
+    with limited(*begun):
+        assert begun[2].stdout.readline().startswith("NAME")
+        eventually(lambda: "line 2" in begun[1].stdout.readline())
+        eventually(lambda: len(hawk.bridges()) > 3)  # `wait` has two
+        with hawk.away():
+            words = [each.stderr.readline() for each in begun]
+            go.touch()
+        waited, followed = map(finish, begun[:2])
+        assert any("answers again" in line for line in begun[2].stderr)
+        begun[2].send_signal(signal.SIGINT)
+        assert finish(begun[2]).code == 0
+    assert (waited.code, followed.code) == (0, 0), (words, waited.err, followed.err)
+    assert followed.out == "the last line\n"
+    assert "waiting for jobs goes on once a server answers" in words[0]
+    assert all("trying again" in each for each in words[1:])
+    assert "answers again" in followed.err
+    assert "Traceback" not in waited.err + followed.err
+
+
+def left_here(hawk):
+    """Return the processes of commands here, without the connection that they share."""
+    marked = processes.marked("XDG_RUNTIME_DIR", str(hawk.folder))
+    return [pid for pid in marked if b"[mux]" not in b" ".join(arguments_of(pid))]

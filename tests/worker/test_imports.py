@@ -74,3 +74,22 @@ def test_a_file_that_was_edited_once_it_was_read_is_read_anew(run, tmp_path, clo
 def test_a_module_that_only_names_a_file_costs_no_process(run, tmp_path):
     (tmp_path / "edited.py").write_text(RECIPE + NAMES_A_FILE)
     assert run() == run()
+
+
+def test_a_library_that_lies_on_the_path_is_compiled_once(run, tmp_path, monkeypatch):
+    site = tmp_path / "software/lib"
+    for name in ("library-1.0.dist-info", "library/inner", "spaces"):
+        (site / name).mkdir(parents=True)
+    names = ("alone", "library/__init__", "library/inner/__init__", "library/inner/one")
+    for name in (*names, "spaces/two"):
+        (site / f"{name}.py").write_text("")
+    paths = [os.environ["PYTHONPATH"], str(site)]
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join(paths))
+    (tmp_path / "edited_helper.py").write_text(
+        "import alone, library.inner.one, spaces.two\nVALUE = 3\n"
+    )
+    assert run()[0] == 3
+    # What people edit is compiled each time, without a file.
+    compiled = {file.name.partition(".")[0] for file in tmp_path.rglob("*.pyc")}
+    assert compiled == {"__init__", "alone", "one", "two"}
+    assert len(list(site.rglob("*.pyc"))) == 5

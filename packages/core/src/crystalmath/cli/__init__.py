@@ -399,7 +399,10 @@ def _run(arguments: list[str]) -> int:
         sys.stdout.flush()
     except _ClickException as error:
         option = getattr(error, "option_name", None)
-        if option or "extra argument" in str(error):
+        if option in {"--on", "--home"}:
+            error.message += "; write it before the command"
+            error.possibilities = None
+        elif option or "extra argument" in str(error):
             from crystalmath.cli.shared.parameter_options import as_parameter, nearest
 
             near = nearest(option, getattr(error, "possibilities", None) or ())

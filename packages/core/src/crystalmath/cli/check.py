@@ -189,8 +189,7 @@ def inputs(
         other = None if diff is None else client.inputs(client.find(diff))
     paths = write(job_inputs, directory, "--dir") if directory else []
     if as_json:
-        output.write_json(document(job_inputs, other))
-        return 0
+        return output.write_json(document(job_inputs, other))
     _show_inputs(job_inputs, other, paths)
     return 0
 

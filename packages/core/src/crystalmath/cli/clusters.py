@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from crystalmath import config
 from crystalmath.cli.shared import output
 from crystalmath.cli.shared.common_arguments import Json, any_client
 from crystalmath.cli.shared.health import report
@@ -83,11 +84,11 @@ def _list(*, as_json: bool) -> int:
     with any_client() as client:
         entries = client.clusters()
         if as_json:
-            output.write_json({"clusters": entries})
-            return 0
+            return output.write_json({"clusters": entries})
         words = [_word(each, client) for each in entries]
     if not entries:
-        output.note("none is configured; `crystalmath clusters init slurm` writes an example")
+        on = f", typed on {remote}," if (remote := config.remote_name()) else ""
+        output.note(f"none is configured; `crystalmath clusters init slurm`{on} writes an example")
         return 0
     rows = [
         (
@@ -128,15 +129,12 @@ def _word(cluster: ClusterEntry, client: Client) -> str:
 
 
 def _init(name: str, *, as_json: bool) -> int:
-    from crystalmath import config
-
     if remote := config.remote_name():
         output.refuse(f"it changes the configuration here; log in to {remote} for its own", "--on")
     path = config.add_table(EXAMPLES[name], "clusters", name)
     if as_json:
-        output.write_json({"path": str(path), "cluster": name})
-    else:
-        output.write(f"wrote [clusters.{name}] to {path}; look it through")
+        return output.write_json({"path": str(path), "cluster": name})
+    output.write(f"wrote [clusters.{name}] to {path}; look it through")
     return 0
 
 

@@ -250,10 +250,9 @@ def _list(subject: EngineUnderTest, keyword: str | None, *, as_json: bool) -> in
             {"name": name, "topic": each.topic, "promise": each.promise, "guide": each.guide}
             for name, each in tests.items()
         ]
-        output.write_json({"engine": subject.name, "tests": shown})
-    else:
-        rows = dict.fromkeys((each.topic, each.test, each.promise) for each in tests.values())
-        output.table(("TOPIC", "TEST", "PROMISE"), rows, whole=("TOPIC", "TEST"))
+        return output.write_json({"engine": subject.name, "tests": shown})
+    rows = dict.fromkeys((each.topic, each.test, each.promise) for each in tests.values())
+    output.table(("TOPIC", "TEST", "PROMISE"), rows, whole=("TOPIC", "TEST"))
     return 0
 
 
@@ -360,8 +359,7 @@ def engine_template(
         raise FileExistsError(message) from None
     if as_json:
         written = [str(file) for file in files]
-        output.write_json({"engine": name, "path": str(folder), "files": written})
-        return 0
+        return output.write_json({"engine": name, "path": str(folder), "files": written})
     install = f"pip install -e {shlex.quote(f'{folder}[test]')}"
     output.write(f"wrote {folder}; next:")
     output.write(f"  {install} && crystalmath conform {name}")

@@ -111,8 +111,7 @@ def export(
             file, columns=names, references=of_label, sort=sort, limit=limit or None, **which
         )
     if as_json:
-        output.write_json({"file": str(file.absolute()), "jobs": written, "left_out": left})
-        return 0
+        return output.write_json({"file": str(file.absolute()), "jobs": written, "left_out": left})
     of_flows = "" if with_steps else " (of a flow, --steps writes the steps)"
     remark = f"; {left} without a geometry left out{of_flows}" if left else ""
     output.note(f"{output.counted(written)} written to {file}{remark}")
@@ -141,9 +140,8 @@ def _one(prefixes: Sequence[str], directory: str | None, *, as_json: bool) -> in
             paths = client.export_inputs(job_id, directory)
     if directory is None:
         if as_json:
-            output.write_json({"job_id": job_id, "script": text})
-        else:
-            output.write(text.rstrip("\n"))
+            return output.write_json({"job_id": job_id, "script": text})
+        output.write(text.rstrip("\n"))
         return 0
     if as_json:
         files = [str(path) for path in paths]
@@ -162,8 +160,7 @@ def _archive(prefixes: Sequence[str], file: Path, filters: dict[str, Any], *, as
     count, left_out = written["jobs"], written["left_out"]
     if as_json:
         document = {"file": str(file.absolute()), "jobs": count, "left_out": left_out}
-        output.write_json(document)
-        return 0
+        return output.write_json(document)
     for each in left_out:
         output.note(f"left out {each}")
     output.note(f"{output.counted(count)} written to {file}")
@@ -190,8 +187,7 @@ def import_jobs(
     with any_client() as client:
         taken = client.import_archive(file)
     if as_json:
-        output.write_json(taken)
-        return 0
+        return output.write_json(taken)
     count, known = len(taken["job_ids"]), len(taken["known"])
     there = f"; {known} were here already" if known else ""
     output.write(f"{output.counted(count)} taken in{there}")

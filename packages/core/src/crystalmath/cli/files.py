@@ -39,9 +39,8 @@ def path(job_id: JobId, *, as_json: Json = False) -> int:
         if job.steps:
             _tell_of_left(client.unpack(parent=job.job_id)["left"])
     if as_json:
-        output.write_json({"job_id": job.job_id, "path": place})
-    else:
-        output.write(str(output.there(place)))
+        return output.write_json({"job_id": job.job_id, "path": place})
+    output.write(str(output.there(place)))
     return 0
 
 
@@ -81,8 +80,7 @@ def files(
         listed["files"] = chosen_files(listed["files"], names or ())
         steps = "" if listed["files"] else output.files_of_steps(client.job(job_id).document())
     if as_json:
-        output.write_json(listed)
-        return 0
+        return output.write_json(listed)
     if not listed["files"]:
         output.note(f"there are no files below {output.there(listed['work_dir'])}{steps}")
         return 0
@@ -102,10 +100,9 @@ def _get(
     here = client.download(job_id, directory, names)
     if as_json:
         files = [one._asdict() for one in here]
-        output.write_json({"job_id": job_id, "directory": directory, "files": files})
-    else:
-        size = output.size(sum(one.size for one in here))
-        output.write(f"{output.counted(len(here), 'file')} with {size} in {directory}")
+        return output.write_json({"job_id": job_id, "directory": directory, "files": files})
+    size = output.size(sum(one.size for one in here))
+    output.write(f"{output.counted(len(here), 'file')} with {size} in {directory}")
     return 0
 
 
@@ -122,8 +119,7 @@ def du(*, filters: dict[str, Any], as_json: Json = False) -> int:
     with any_client() as client:
         usage = client.usage(**filters)
     if as_json:
-        output.write_json(usage)
-        return 0
+        return output.write_json(usage)
     groups = [
         *_use_rows(usage["recipes"], lambda one: output.short_recipe(one["recipe"])),
         *_use_rows(usage["labels"], lambda one: f"{one['label']}={one['value']}"),

@@ -160,9 +160,8 @@ def init(
     _write(path, _document(variables, workers, kind))
     if as_json:
         written = {"path": str(path), "variables": variables, "workers": workers, "cluster": kind}
-        output.write_json({**written, "checks": [asdict(check) for check in checks]})
-    else:
-        output.write(f"wrote {path}; `crystalmath doctor --run` tries it")
+        return output.write_json({**written, "checks": [asdict(check) for check in checks]})
+    output.write(f"wrote {path}; `crystalmath doctor --run` tries it")
     return 0
 
 

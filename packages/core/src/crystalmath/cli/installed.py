@@ -24,8 +24,7 @@ def engines(*, as_json: Json = False) -> int:
     with any_client() as client:
         infos = client.ask(server.ENGINES_LIST)["engines"]
     if as_json:
-        output.write_json({"engines": infos})
-        return 0
+        return output.write_json({"engines": infos})
     rows = [(info["name"], info["distribution"], info["version"], _word(info)) for info in infos]
     output.table(("ENGINE", "PACKAGE", "VERSION", ""), rows)
     for info in infos:
@@ -70,16 +69,14 @@ def recipes(
     recipe: dict[str, Any] = {**described, "parameters": _parameters(described["parameters"])}
     if as_json:
         del recipe["error"]
-        output.write_json({"recipe": recipe})
-    else:
-        output.write(_recipe_text(recipe))
+        return output.write_json({"recipe": recipe})
+    output.write(_recipe_text(recipe))
     return 0
 
 
 def _list_recipes(entries: Sequence[Mapping[str, Any]], *, as_json: bool) -> int:
     if as_json:
-        output.write_json({"recipes": entries})
-        return 0
+        return output.write_json({"recipes": entries})
     if not entries:
         output.note("no recipes: quacc is not installed; pip install 'crystalmath[quacc]'")
         return 1
@@ -139,8 +136,7 @@ def presets(
     with any_client() as client:
         shown = client.presets(name)
     if as_json:
-        output.write_json({"presets": [attrs.asdict(each) for each in shown]})
-        return 0
+        return output.write_json({"presets": [attrs.asdict(each) for each in shown]})
     if not shown:
         output.note("no presets: quacc is not installed; pip install 'crystalmath[quacc]'")
         return 1
@@ -149,7 +145,7 @@ def presets(
 
 
 def _text(preset: Preset, *, whole: bool) -> str:
-    head = f"{preset.name}  ({preset.program}, {preset.file})"
+    head = f"{preset.name}  ({preset.program}, {output.there(preset.file)})"
     return "\n".join([head, *(f"  {line}" for line in _lines(preset.settings, whole=whole))])
 
 

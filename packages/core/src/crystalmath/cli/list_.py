@@ -336,8 +336,7 @@ def progress(job_ids: JobIds = None, *, filters: dict[str, Any], as_json: Json =
         names = ("remote", "job_id", "status", "error", "steps", "parents")
         documents = [{name: job[name] for name in names if name in job} for job in jobs]
         entries = [{**each, "progress": reached[each["job_id"]]} for each in documents]
-        output.write_json({"jobs": entries})
-        return 0
+        return output.write_json({"jobs": entries})
     if not jobs:
         output.note("no running jobs")
         return 0
@@ -385,8 +384,7 @@ def _bar(steps: Mapping[str, int]) -> str:
 def _summary(home: HomeReader, filters: Mapping[str, Any], *, as_json: bool) -> int:
     counted = home.ask(server.JOBS_SUMMARY, **filters)
     if as_json:
-        output.write_json({"states": counted["states"], "errors": counted["errors"]})
-        return 0
+        return output.write_json({"states": counted["states"], "errors": counted["errors"]})
     if not any(counted["states"].values()):
         output.note("no jobs")
     for state, count in counted["states"].items():
@@ -428,8 +426,7 @@ def counts(
     with home_reader() as home:
         counted = home.ask(server.JOBS_COUNTS, bucket_s=bucket_s, start=start, **filters)
     if as_json:
-        output.write_json(counted)
-        return 0
+        return output.write_json(counted)
     names = list(counted["states"])
     rows = [
         (_moment(one["at"], bucket_s), *(str(one["states"][name] or "") for name in names))

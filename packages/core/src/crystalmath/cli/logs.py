@@ -91,8 +91,7 @@ def logs(
     with home_reader() as home:
         job_id = home.find(job_id)
         if as_json:
-            output.write_json(_document(list(_parts(home, job_id, file, tail))))
-            return 0
+            return output.write_json(_document(list(_parts(home, job_id, file, tail))))
         read = _followed if follow else _parts
         for number, part in enumerate(read(home, job_id, file, tail)):
             if not number:

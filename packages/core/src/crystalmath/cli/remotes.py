@@ -71,9 +71,8 @@ def remotes(
         output.refuse("name the host as ssh does: me@hawk", "ME@HOST")
     path = remote_home.add(str(name), ssh, command, home)
     if as_json:
-        output.write_json({"path": str(path), "remote": name})
-    else:
-        output.write(f"wrote [remotes.{name}] to {path}; `crystalmath remotes check {name}` tries")
+        return output.write_json({"path": str(path), "remote": name})
+    output.write(f"wrote [remotes.{name}] to {path}; `crystalmath remotes check {name}` tries")
     return 0
 
 
@@ -83,8 +82,7 @@ def _list(every: Sequence[RemoteHome], *, as_json: bool) -> int:
     with ThreadPoolExecutor() as threads:
         looks = list(threads.map(_look, every))
     if as_json:
-        output.write_json({"remotes": looks})
-        return 0
+        return output.write_json({"remotes": looks})
     if not every:
         output.note("there is none; `crystalmath remotes add hawk me@hawk` writes one")
         return 0

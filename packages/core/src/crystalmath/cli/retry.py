@@ -145,9 +145,8 @@ def reread(
         future = client.reread(client.find(job_id), settings=settings, **options)
         state = future.info().state.value
     if as_json:
-        output.write_json({"job_id": future.job_id, "status": state})
-    else:
-        output.write(future.job_id)
+        return output.write_json({"job_id": future.job_id, "status": state})
+    output.write(future.job_id)
     return 0
 
 

@@ -51,11 +51,10 @@ def status(job_id: JobId, *, as_json: Json = False) -> int:
         job, files = answer["job"], answer["potcars"]
         steps = [] if as_json else _steps(home, job)
     if as_json:
-        output.write_json({**job, "params": answer["params"], "potcars": files})
-    else:
-        reached = _progress(answer["progress"])
-        output.write(output.fields(status_fields(job, answer["params"], files, reached, steps)))
-        tell_unserved([job])
+        return output.write_json({**job, "params": answer["params"], "potcars": files})
+    reached = _progress(answer["progress"])
+    output.write(output.fields(status_fields(job, answer["params"], files, reached, steps)))
+    tell_unserved([job])
     return 0
 
 
@@ -213,10 +212,9 @@ def show(job_id: JobId, *, as_json: Json = False) -> int:
         story = home.ask(server.JOBS_SHOW, job_id=home.find(job_id))
         steps = [] if as_json else _steps(home, story["job"])
     if as_json:
-        output.write_json(story)
-    else:
-        output.write(output.fields(_story(story, steps)))
-        tell_unserved([story["job"]])
+        return output.write_json(story)
+    output.write(output.fields(_story(story, steps)))
+    tell_unserved([story["job"]])
     return 0
 
 

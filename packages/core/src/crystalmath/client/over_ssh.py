@@ -91,11 +91,14 @@ class OverSsh(Connected):
             self._ending.wait(min(PAUSE_S * 2 ** min(self._failures, 10), LONGEST_S))
             self._check()
         connection = SshConnection(self._remote, self._check_version)
+        with self._lock:
+            self._busy.add(connection)  # `close` in another thread ends it meanwhile
         try:
+            self._check()
             if not self._reads:
                 connection.ask_both([], ANSWER_S)
         except BaseException:
-            connection.close()
+            self._drop(connection)
             raise
         return connection
 

@@ -159,8 +159,9 @@ class HomeJobs:
         rows = self._store.list(limit=limit, before=before, skip=skip, sort=sort, **chosen)
         if not rows and not self._store.list(limit=1):
             self._require_no_directories()
-        is_own = self._onlooker.host.is_own
-        others = [job for job in rows if not (job.state.is_terminal() or is_own(job.owner))]
+        # The host is imported only for unfinished jobs.
+        unfinished = [job for job in rows if not job.state.is_terminal()]
+        others = [job for job in unfinished if not self._onlooker.host.is_own(job.owner)]
         seen = {job.job_id: job for job in self._onlooker.seen(others)}
         return self.as_found([seen.get(job.job_id, job) for job in rows])
 

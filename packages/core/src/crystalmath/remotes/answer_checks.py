@@ -80,7 +80,8 @@ def wrong_part(method: str, params: Mapping[str, Any], answer: Mapping[str, Any]
     from crystalmath.wire import answers, schemas
 
     known: dict[str, dict[str, Any]] = schemas.components()
-    if answer.get("code") is not None or answer.get("status") == "error":
+    has_failed = answer.get("status") == "error" and method != server.JOBS_CHECK
+    if has_failed or answer.get("code") is not None:
         refusal = {**known["Refusal"]["properties"], "status": {}}  # a failed job has another one
         schema: dict[str, Any] = {"properties": refusal, "required": ["error", "code"]}
     else:

@@ -13,7 +13,7 @@ from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 
 from crystalmath import server
-from crystalmath.errors import BadFile, CrystalMathError, did_you_mean
+from crystalmath.errors import BadFile, CrystalMathError, InvalidJob, did_you_mean
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Sequence
@@ -61,16 +61,16 @@ def download(
     files = [one for one in chosen_files(listed["files"], names) if not one["is_link"]]
     places = {one["file"]: _place(directory, one["file"]) for one in files}
     directory.mkdir(parents=True, exist_ok=True)
-    size, free = sum(one["size"] for one in files), shutil.disk_usage(directory).free
-    if size > free:
-        raise CrystalMathError(f"the files have {size} bytes, and {directory} has room for {free}")
-    with ThreadPoolExecutor(TOGETHER) as threads:
+    _require_room(sum(one["size"] for one in files), directory)
+    threads, waits = ThreadPoolExecutor(TOGETHER), True
+    try:
         tasks = [threads.submit(_fetch, ask, job_id, one, places[one["file"]]) for one in files]
-        try:
-            return [task.result() for task in tasks]
-        except BaseException:
-            threads.shutdown(wait=False, cancel_futures=True)
-            raise
+        return [task.result() for task in tasks]
+    except KeyboardInterrupt:
+        waits = False  # requests under way end when their connections are closed
+        raise
+    finally:
+        threads.shutdown(wait=waits, cancel_futures=True)
 
 
 def chosen_files(files: Sequence[JobFile], names: Collection[str]) -> list[JobFile]:
@@ -127,19 +127,35 @@ def _fetch(ask: server.Ask, job_id: str, listed: JobFile, place: Path) -> Downlo
 
 
 def fetch_transfer(ask: server.Ask, transfer: str, place: Path) -> None:
-    """Write a file that the other side has made for this, such as an archive, to a new place."""
+    """Write a file that the other side has made for this, such as an archive, to a new place.
+
+    `CrystalMathError`: there is no room.
+    """
 
     def read(offset: int, most: int, size: int) -> TransferPart:
         part = _which(offset, most, size)
         return ask(server.TRANSFERS_READ, timeout=ANSWER_S, transfer=transfer, **part)
 
-    _written(read, read(0, 1, 2)["size"], place)
+    size = read(0, 1, 2)["size"]
+    _require_room(size, place.parent)
+    _written(read, size, place)
+
+
+def _require_room(size: int, directory: Path) -> None:
+    free = shutil.disk_usage(directory).free
+    if size > free:
+        raise CrystalMathError(f"the files have {size} bytes, and {directory} has room for {free}")
 
 
 def send_transfer(ask: server.Ask, place: Path) -> str:
-    """Send a file to the other side, and return the name that it has there."""
+    """Send an archive to the other side, and return the name that it has there."""
     transfer, offset = secrets.token_hex(16), 0
-    with place.open("rb") as file:
+    try:
+        file = place.open("rb")
+    except OSError as error:  # the words of a home here
+        why = f"{place.absolute()} cannot be read as an archive of jobs: {error.strerror}"
+        raise InvalidJob(why) from error
+    with file:
         while (data := file.read(PART)) or not offset:
             text = base64.b64encode(data).decode()
             which = {"transfer": transfer, "offset": offset, "data": text}

@@ -96,6 +96,10 @@ class Link:
         self._end()
         self._errors.close()
 
+    def abort(self) -> None:
+        """Have ssh end soon."""
+        self._process.terminate()
+
     def _end(self) -> None:
         for number in (signal.SIGTERM, signal.SIGKILL):
             if self._process.poll() is None:

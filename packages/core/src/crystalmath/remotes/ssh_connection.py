@@ -53,6 +53,11 @@ class SshConnection(Connection):
         super().close()
         self._link.close()
 
+    def abort(self) -> None:
+        """End ssh from another thread, even while it looks for the other machine."""
+        super().abort()
+        self._link.abort()
+
     def ask_both(
         self,
         requests: Sequence[Request],

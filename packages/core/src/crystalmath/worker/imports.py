@@ -108,6 +108,8 @@ class Edited:
         }
         paths |= {*site.getsitepackages(), site.getusersitepackages()}
         self._libraries = tuple(os.path.realpath(path) + os.sep for path in paths)
+        #: By folder of a top-level module or package: whether pip has installed something there.
+        self._installed: dict[str, bool] = {}
         #: By path: the signature of the content that was read; ``None`` if it is not certain.
         self.files: dict[str, tuple[int, ...] | None] = {}
         self._known: set[str] = set()
@@ -124,7 +126,15 @@ class Edited:
             return True
         if module.partition(".")[0] == _OURS:
             return False
-        return not os.path.realpath(origin).startswith(self._libraries)
+        path = os.path.realpath(origin)
+        return not (path.startswith(self._libraries) or self._is_installed(module, path))
+
+    def _is_installed(self, module: str, path: str) -> bool:
+        depth = module.count(".") + (os.path.basename(path) == "__init__.py")
+        folder = path.rsplit(os.sep, depth + 1)[0]
+        if folder not in self._installed:
+            self._installed[folder] = _has_distribution(folder)
+        return self._installed[folder]
 
     def admits(self, module: str) -> bool:
         """Return whether a module is of a package whose recipes are admitted."""
@@ -183,6 +193,13 @@ def install(edited: Edited, pristine: Pristine | None = None) -> None:
     The imported modules of libraries are shown to `pristine`.
     """
     sys.meta_path.insert(0, _Finder(edited, pristine))
+
+
+def _has_distribution(folder: str) -> bool:
+    try:
+        return any(name.endswith(".dist-info") for name in os.listdir(folder))
+    except OSError:
+        return False
 
 
 def _is_of(module: str, packages: Iterable[str]) -> bool:

@@ -43,8 +43,8 @@ def note(text: str) -> None:
     sys.stderr.flush()
 
 
-def write_json(document: object) -> None:
-    """Write the one JSON document of a command to standard output.
+def write_json(document: object) -> int:
+    """Write the one JSON document of a command to standard output, and return the exit code 0.
 
     Adds the key ``error`` with ``None`` if the document has none.
     """
@@ -53,6 +53,7 @@ def write_json(document: object) -> None:
     import json  # keep it out of the start of the help
 
     sys.stdout.write(json.dumps(document, allow_nan=False) + "\n")
+    return 0
 
 
 def refuse(message: str, place: str | None = None) -> NoReturn:
