@@ -12,6 +12,7 @@ OF_THE_WHOLE = {
         "built_site",
         "cluster",
         "contract",
+        "homes",
         "kit",
         "potentials",
         "protocol",

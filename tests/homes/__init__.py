@@ -1,0 +1,1 @@
+"""Homes that releases have written, and the script that makes one."""
