@@ -18,7 +18,7 @@ const STEPS = [1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000, 5000, 10_000];
 const part = (text, at) => parseInt(text.slice(at, at + 2), 16);
 
 /** Return the colour of a share of the scale, of 0 to 1. */
-export function shade(share) {
+function shade(share) {
   const place = Math.max(0, Math.min(1, share)) * (SCALE.length - 1);
   const low = Math.min(SCALE.length - 2, Math.floor(place));
   const mixed = [1, 3, 5].map((at) => Math.round(part(SCALE[low], at) + (place - low) * (part(SCALE[low + 1], at) - part(SCALE[low], at))));
