@@ -185,6 +185,10 @@ export function Points({ points, colours, lines = [], xTitle, yTitle, xNames = n
     };
   }, [points, colours, lines, xTitle, yTitle]);
   useEffect(() => kept.current.redraw?.(), [picked]);
+  useEffect(() => {
+    // Who came by keys goes on from point to point.
+    if (document.activeElement === document.body) box.current.parentElement.focus({ preventScroll: true });
+  }, []);
   const press = (event) => {
     const step = { ArrowRight: 1, ArrowLeft: -1 }[event.key];
     const { sorted } = kept.current;

@@ -274,7 +274,7 @@ function usePhases(rows, references) {
   return told;
 }
 
-/** Count the jobs of each set of elements, with those of its subsets, the largest first; of two or three elements. */
+/** Return the sets of two or three elements, those with the most jobs first. */
 function systemsOf(rows) {
   const counts = new Map();
   for (const row of rows) {
