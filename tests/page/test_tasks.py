@@ -1,7 +1,6 @@
 """The ten tasks of somebody who computes many structures, by mouse alone and by keys alone."""
 
 import csv
-import json
 import re
 import time
 from pathlib import Path
@@ -17,6 +16,7 @@ from crystalmath.jobs.changes import Change
 from crystalmath.quacc.runner import JobState, generate_job_id
 from crystalmath.quacc.store import JobStore, NewJob
 from page.conftest import Served, serving
+from page.test_manners import SPECIFICATION
 from page.test_page import row, state
 from page.test_screening import alloys, plot
 from page.test_submit import CLIPBOARD, rattled, text_of
@@ -67,7 +67,7 @@ def write_old(path):
                 recipe="quacc.recipes.emt.core.static_job",
                 engine="local",
                 spec_hash="0" * 64,
-                specification="{}\n" + json.dumps({"parameters": {}}),
+                specification=SPECIFICATION,
                 created_at=at,
                 name=f"of {days} days ago",
             )
