@@ -23,6 +23,8 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from usage import cpu_s
+
 from crystalmath.batch import batched
 
 if TYPE_CHECKING:
@@ -231,7 +233,7 @@ def _jobs(clusters: Sequence[Atoms], engine: str, parcel: int | None = None) -> 
             Submission(recipe="batches.relax", atoms=atoms, engine=engine, parcel=parcel)
             for atoms in clusters
         ]
-        used, start = _cpu(home), time.perf_counter()
+        used, start = cpu_s(home), time.perf_counter()
         energies: dict[str, float | None] = {}
         for future in client.submit_many(submissions):
             if isinstance(future, Exception):
@@ -239,22 +241,9 @@ def _jobs(clusters: Sequence[Atoms], engine: str, parcel: int | None = None) -> 
             energies[future.job_id] = None
         for job in client.wait(list(energies), TIMEOUT_S):
             energies[job.job_id] = (job.summary or {}).get("energy_ev")
-        wall, cpu = time.perf_counter() - start, _cpu(home) - used
+        wall, cpu = time.perf_counter() - start, cpu_s(home) - used
         lines = notes.read_text(encoding="ascii").splitlines()
         return _Measured(wall, cpu, [*energies.values()], list(map(json.loads, lines)))
-
-
-def _cpu(home: str) -> float:
-    """Return the CPU time of this and the home's processes and of their dead children, in s."""
-    from crystalmath import processes
-
-    own = time.process_time()
-    ticks = 0
-    for pid in processes.marked("CRYSTALMATH_HOME", home):
-        with contextlib.suppress(FileNotFoundError):
-            fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-            ticks += sum(map(int, fields[11:15])) if pid != os.getpid() else 0
-    return own + ticks / os.sysconf("SC_CLK_TCK")
 
 
 if __name__ == "__main__":

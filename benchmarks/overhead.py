@@ -27,6 +27,8 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from usage import files, pids
+
 if TYPE_CHECKING:
     from ase import Atoms
 
@@ -212,12 +214,12 @@ def _cases(options: argparse.Namespace) -> list[tuple[str, int, dict[str, float]
 def _costs(way: Way, home: Path) -> list[tuple[str, float, str, float]]:
     """Return the costs of one no-op among many, each with its unit and limit."""
     recipe, count, _ = CASES[0]
-    files = _files(home)
+    before = files(home)
     # A look through the files of all jobs takes seconds, which are no cost of a job.
     used = _cpu(home)
     way(recipe, count)
     cpu = _cpu(home) - used
-    entries, disk = (after - was for was, after in zip(files, _files(home), strict=True))
+    entries, disk = (after - was for was, after in zip(before, files(home), strict=True))
     return [
         ("CPU", 1000 * cpu / count, "ms", CPU_MS),
         ("directory entries", entries / count, "", ENTRIES),
@@ -226,29 +228,13 @@ def _costs(way: Way, home: Path) -> list[tuple[str, float, str, float]]:
 
 
 def _cpu(home: Path) -> float:
-    """Return the CPU time of this and the home's processes, in seconds."""
-    from crystalmath import processes
-
+    """Return the CPU time of this and the home's processes, without dead children, in seconds."""
     ticks = 0
-    # Parsl's workers, with all that they start, are no descendants of the server.
-    for pid in (os.getpid(), *processes.marked("CRYSTALMATH_HOME", str(home))):
+    for pid in (os.getpid(), *pids(home)):
         with contextlib.suppress(FileNotFoundError):
             fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
             ticks += int(fields[11]) + int(fields[12])
     return ticks / os.sysconf("SC_CLK_TCK")
-
-
-def _files(home: Path) -> tuple[int, int]:
-    """Return how many entries the home has, and how many bytes they take on the disk."""
-    entries, blocks = 0, {}
-    for folder, folders, files in os.walk(home):
-        entries += len(folders) + len(files)
-        for name in (*folders, *files):
-            with contextlib.suppress(FileNotFoundError):
-                status = os.lstat(f"{folder}/{name}")
-                # Outcomes and claims are links to one file: the disk has it once.
-                blocks[status.st_dev, status.st_ino] = status.st_blocks
-    return entries, 512 * sum(blocks.values())
 
 
 def _submissions(

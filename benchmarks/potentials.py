@@ -21,6 +21,8 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from usage import cpu_s
+
 if TYPE_CHECKING:
     from ase import Atoms
 
@@ -133,26 +135,13 @@ def _jobs(count: int, engine: str) -> tuple[tuple[float, float], int]:
         submissions = [
             Submission(recipe="potentials.static", atoms=cell, engine=engine) for cell in cells
         ]
-        used, start = _cpu(home), time.perf_counter()
+        used, start = cpu_s(home), time.perf_counter()
         for future in client.submit_many(submissions):
             if isinstance(future, Exception):
                 raise future
             future.result(TIMEOUT_S)
-        took = time.perf_counter() - start, _cpu(home) - used
+        took = time.perf_counter() - start, cpu_s(home) - used
         return took, len(loads.read_text(encoding="ascii").split())
-
-
-def _cpu(home: str) -> float:
-    """Return the CPU time of this and the home's processes and of their dead children, in s."""
-    from crystalmath import processes
-
-    own = time.process_time()
-    ticks = 0
-    for pid in processes.marked("CRYSTALMATH_HOME", home):
-        with contextlib.suppress(FileNotFoundError):
-            fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-            ticks += sum(map(int, fields[11:15])) if pid != os.getpid() else 0
-    return own + ticks / os.sysconf("SC_CLK_TCK")
 
 
 if __name__ == "__main__":

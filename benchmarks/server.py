@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any
 
 from filled_store import fill
 from server_peers import BENCHMARKS, Client, Echo, Server
+from usage import memory_mb
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -241,7 +242,7 @@ async def _idle(folder: Path) -> None:
         async for _ in _pages(client):
             pass
         used = await _used(pid)
-        memory = _memory_mb(pid)
+        memory = memory_mb(pid)
     finally:
         server.stop()
     print("idle with 10,000 finished jobs, all listed once, and Parsl loaded:")
@@ -341,12 +342,6 @@ async def _run(client: Client, jobs: list[dict[str, Any]]) -> float:
 def _cpu_s(pid: int) -> float:
     fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
-
-
-def _memory_mb(pid: int) -> float:
-    lines = Path(f"/proc/{pid}/status").read_text().splitlines()
-    (line,) = [line for line in lines if line.startswith("VmRSS:")]
-    return int(line.split()[1]) * 1024 / 1e6
 
 
 _PARTS = {"polls": _polls, "large": _large, "idle": _idle, "waiting": _waiting, "flows": _flows}

@@ -60,8 +60,10 @@ NAMELESS = {
 }
 
 
-def _mend_pages(app: Any, _error: object) -> None:
+def _mend_pages(app: Any, error: Exception | None) -> None:
     """Name for screen readers what has no name."""
+    if error is not None:
+        return
     for page in Path(app.outdir).rglob("*.html"):
         text = page.read_text(encoding="utf-8")
         for before, after in NAMELESS.items():

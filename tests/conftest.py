@@ -323,3 +323,27 @@ async def eventually_in_loop(condition):
             if condition():
                 return
             await asyncio.sleep(0.01)
+
+
+@pytest.fixture
+def memory_group():
+    """Make a control group of 800 MB; yield the file that takes the pids of its processes."""
+    from crystalmath.worker.child import OomKills
+
+    above = Path(OomKills(os.getpid()).file).parent
+    group = above / f"crystalmath-test-{os.getpid()}"
+    try:
+        group.mkdir()
+        limits = [group / name for name in ("memory.max", "memory.limit_in_bytes")]
+        next(file for file in limits if file.exists()).write_text(str(800 * 2**20))
+        for name in ("memory.swap.max", "memory.memsw.limit_in_bytes"):
+            if (group / name).exists():
+                # Else the machine swaps, and the kernel kills nobody.
+                (group / name).write_text("0" if "max" in name else str(800 * 2**20))
+    except (OSError, StopIteration) as error:
+        if group.exists():
+            group.rmdir()
+        pytest.skip(f"cannot make a control group with a limit of memory: {error!r}")
+    yield group / "cgroup.procs"
+    eventually(lambda: not (group / "cgroup.procs").read_text())
+    group.rmdir()

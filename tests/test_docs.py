@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import io
 import re
+import sys
 import textwrap
 import tokenize
 from pathlib import Path
@@ -13,9 +14,11 @@ from typing import TYPE_CHECKING
 import pytest
 
 import guide_page
+from commands import ran
+from crystalmath.config import SETTINGS
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
 
 ROOT = Path(__file__).parents[1]
 EXAMPLE = ROOT / "examples/engine-dask"
@@ -117,6 +120,25 @@ def _code_lines(source: str) -> set[int]:
             text = node.body[0]
             lines -= set(range(text.lineno, (text.end_lineno or text.lineno) + 1))
     return lines
+
+
+def test_the_page_of_settings_has_each_key() -> None:
+    # It imports engines that are not installed, which other tests would take for installed ones.
+    write = "import reference_pages; print(reference_pages.configuration())"
+    page = ran(sys.executable, "-c", write, cwd=ROOT / "docs", check=True).stdout
+
+    def check(table: str, keys: Mapping[str, object]) -> None:
+        for key, value in keys.items():
+            name = key.replace("*", "NAME")
+            if isinstance(value, tuple):
+                assert f"\n| `{name}` | " in page.partition(f"## `[{table}]`" if table else "")[2]
+            else:
+                below = f"{table}.{name}".lstrip(".")
+                assert f"## `[{below}" in page
+                check(below, value if isinstance(value, dict) else {})
+
+    assert "| `engine` | text | engine of submissions" in page
+    check("", {name: keys for name, keys in SETTINGS.items() if not isinstance(keys, tuple)})
 
 
 def test_pages_name_modules_that_are_there():

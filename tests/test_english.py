@@ -16,13 +16,14 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 ROOT = Path(__file__).parents[1]
+#: `nox -s docs` writes these, and the project's, of texts that are read where they stand.
+WRITTEN = {("reference", f"{name}.md") for name in ("commands", "configuration", "methods")}
 PAGES = [
     *(ROOT / name for name in ("README.md", "CONTRIBUTING.md", "SECURITY.md")),
     *sorted(
         page
         for page in (ROOT / "docs").rglob("*.md")
-        # `nox -s docs` writes these of texts that are read where they stand.
-        if page.parent.name != "project" and page.name not in {"commands.md", "methods.md"}
+        if page.parent.name != "project" and page.parts[-2:] not in WRITTEN
     ),
 ]
 SOURCES = sorted((ROOT / "packages").glob("*/src/**/*.py"))

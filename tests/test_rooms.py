@@ -13,7 +13,6 @@ OF_THE_WHOLE = {
         "cluster",
         "contract",
         "kit",
-        "page",
         "potentials",
         "protocol",
         "same",
@@ -29,8 +28,8 @@ def _names():
         "": {path.stem for path in ROOT.iterdir()},
         # A page, or a folder of pages.
         "pages": {page.stem for page in ROOT.glob("docs/*")},
-        # The page in the browser, whose modules are no Python.
-        "page": {module.stem for module in ROOT.glob("packages/web/src/*/page/*.js")},
+        # A module of the page in the browser.
+        "page": {file.stem for file in ROOT.glob("packages/web/src/*/page/*.js")},
     }
     for package in (*ROOT.glob("packages/*/src/*"), *ROOT.glob("examples/*/src/*/")):
         for file in package.rglob("*.py"):

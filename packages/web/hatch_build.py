@@ -7,6 +7,7 @@ distribution has them, too.
 
 from __future__ import annotations
 
+import base64
 import hashlib
 import json
 import os
@@ -26,6 +27,8 @@ if TYPE_CHECKING:
 FOLDER = "src/crystalmath_web/page/vendor"
 #: This file says from which lock and table the others were made. It is written last.
 STAMP = "stamp.txt"
+#: The packages in the form of CycloneDX, which scanners read in the metadata of a wheel (PEP 770).
+BILL = "npm.cdx.json"
 NPM = ["npm", "ci", "--ignore-scripts", "--no-audit", "--no-fund", "--no-update-notifier"]
 #: Remedies for the errors of npm that have nothing to do with the network, by npm's code.
 REMEDIES = {
@@ -70,18 +73,46 @@ class PageLibraries(BuildHookInterface[Any]):
         licences = self.metadata.core.license_files
         brought = {f"{FOLDER}/{name}" for _, name in self._licences()}
         licences[:] = sorted({*licences, *brought})
+        # Only wheels have a place for it.
+        build_data.get("sbom_files", []).append(f"{FOLDER}/{BILL}")
 
     @property
     def _vendor(self) -> Path:
         return Path(self.root, FOLDER)
 
-    def _licences(self) -> Iterator[tuple[str, str]]:
-        """Yield the folder of each package, with the name of its licence among our files."""
+    def _packages(self) -> Iterator[tuple[str, str, dict[str, Any]]]:
+        """Yield the folder, the name and the entry of each package in the lock."""
         lock = json.loads(Path(self.root, "package-lock.json").read_text(encoding="utf-8"))
         for folder, package in lock["packages"].items():
             if folder:  # the empty one is our own package.json
-                name = folder.rpartition("node_modules/")[2].lstrip("@").replace("/", "-")
-                yield folder, f"licences/{name}-{package['version']}.txt"
+                yield folder, folder.rpartition("node_modules/")[2], package
+
+    def _licences(self) -> Iterator[tuple[str, str]]:
+        """Yield the folder of each package, with the name of its licence among our files."""
+        for folder, name, package in self._packages():
+            own = name.lstrip("@").replace("/", "-")
+            yield folder, f"licences/{own}-{package['version']}.txt"
+
+    def _bill(self) -> str:
+        """Return the packages as a document of CycloneDX, the same for each build of a lock."""
+        components = []
+        for _, name, package in self._packages():
+            purl = f"pkg:npm/{name.replace('@', '%40')}@{package['version']}"
+            algorithm, _, digest = package["integrity"].partition("-")
+            content = base64.b64decode(digest).hex()
+            components.append(
+                {
+                    "type": "library",
+                    "bom-ref": purl,
+                    "purl": purl,
+                    "name": name,
+                    "version": package["version"],
+                    "licenses": [{"expression": package["license"]}],
+                    "hashes": [{"alg": algorithm.replace("sha", "SHA-"), "content": content}],
+                }
+            )
+        head = {"bomFormat": "CycloneDX", "specVersion": "1.6", "version": 1}
+        return json.dumps({**head, "components": components}, indent=1) + "\n"
 
     def _stamp(self) -> str:
         """Return a hash of all that the files are made from."""
@@ -90,7 +121,7 @@ class PageLibraries(BuildHookInterface[Any]):
         return hashlib.sha256("\0".join(texts).encode()).hexdigest() + "\n"
 
     def _are_here(self) -> bool:
-        names = [*self.config["files"], *(name for _, name in self._licences())]
+        names = [BILL, *self.config["files"], *(name for _, name in self._licences())]
         stamp = self._vendor / STAMP
         return (
             all((self._vendor / name).is_file() for name in names)
@@ -128,7 +159,7 @@ class PageLibraries(BuildHookInterface[Any]):
 
     def _copy(self, folder: Path) -> None:
         """Copy the files and licences out of installed packages."""
-        texts = {}
+        texts = {BILL: self._bill()}
         for name, source in self.config["files"].items():
             path = folder / "node_modules" / source
             if not path.is_file():

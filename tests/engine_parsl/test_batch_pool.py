@@ -131,7 +131,7 @@ def test_answers_that_nobody_can_read_fail_no_job(slurm, start):
     assert slurm.jobs == ["1"]
 
 
-@pytest.mark.parametrize("first", ["counted", "replaced"])
+@pytest.mark.parametrize("first", ["counted", "replaced", "requested"])
 def test_the_third_pilot_job_in_a_row_that_ends_before_a_job_began_is_the_last(
     slurm, start, tmp_path, monkeypatch, first
 ):
@@ -144,6 +144,14 @@ def test_the_third_pilot_job_in_a_row_that_ends_before_a_job_began_is_the_last(
             return trouble(pool)
 
         monkeypatch.setattr(batch_pool.BatchPool, "_block_trouble", seen_anew)
+    if first == "requested":  # it is seen where another pilot job would be requested
+        grow = batch_pools.BatchPools._grow
+
+        def grown(pools, pool):
+            pool._queue.forget()
+            grow(pools, pool)
+
+        monkeypatch.setattr(batch_pools.BatchPools, "_grow", grown)
     mended, said = tmp_path / "mended", "bash: line 9: module: command not found"
     init = f"[ -e {mended} ] || {{ echo {said!r} >&2; exit 1; }}"
     runner, _ = start(f"worker_init = '''{init}'''\n")

@@ -370,6 +370,29 @@ def test_a_directory_stays_in_its_place_while_it_is_read(tmp_path):
         pass  # a job without a directory
 
 
+def test_a_directory_that_is_packed_before_it_is_locked_is_unpacked(tmp_path, monkeypatch):
+    (one,) = make(tmp_path)
+    place, is_there = str(tmp_path / one), os.path.isdir
+
+    def packed_after_a_look(path):
+        found = is_there(path)
+        if path == place and found:
+            monkeypatch.undo()
+            pack(tmp_path, one)
+        return found
+
+    monkeypatch.setattr(os.path, "isdir", packed_after_a_look)
+    with packs.in_place(str(tmp_path), one):
+        assert (tmp_path / one / "spec").exists()
+
+
+def test_a_directory_without_a_specification_is_read_in_its_place(tmp_path):
+    (one,) = make(tmp_path)
+    (tmp_path / one / "spec").unlink()
+    with packs.in_place(str(tmp_path), one):
+        assert (tmp_path / one).is_dir()
+
+
 def test_what_killed_processes_have_left_is_removed(tmp_path):
     (job_id,) = make(tmp_path)
     pack(tmp_path, job_id)

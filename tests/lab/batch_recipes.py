@@ -9,6 +9,9 @@ from pathlib import Path
 
 from crystalmath.batch import batched
 
+#: What a structure with a bad tag takes, in MB.
+HOARDED = 4000
+
 
 class OutOfMemoryError(RuntimeError):
     """As torch's."""
@@ -19,10 +22,15 @@ def note(path, *words):
         file.write(" ".join(map(str, words)) + "\n")
 
 
-def sum_job(atoms, notes, *, bad=(), how="raise", pause=0.0, factor=1.0, room=1000):
+def sum_job(atoms, notes, *, bad=(), how="raise", pause=0.0, each=0.0, factor=1.0, room=1000):
     """Return the sum of the positions' x; a structure with a bad tag fails in some way."""
     note(notes, "one", tag(atoms))
     return one(atoms, bad, how, factor)
+
+
+def hoard(megabytes):
+    """Take memory, and touch it."""
+    return sum(b"x" * (2**20 * megabytes))
 
 
 def tag(atoms):
@@ -31,6 +39,10 @@ def tag(atoms):
 
 def one(atoms, bad, how, factor):
     if tag(atoms) in bad:
+        if how == "hoard":
+            hoard(HOARDED)
+        if how == "hang":
+            time.sleep(3600)
         if how == "kill":
             os.kill(os.getpid(), signal.SIGSEGV)
         raise ValueError(f"bad tag {tag(atoms)}")
@@ -38,18 +50,21 @@ def one(atoms, bad, how, factor):
 
 
 @batched(sum_job, most=64, atoms=400)
-def sum_many(structures, notes, *, bad=(), how="raise", pause=0.0, factor=1.0, room=1000):
+def sum_many(structures, notes, *, bad=(), how="raise", pause=0.0, each=0.0, factor=1.0, room=1000):
     tags = [tag(atoms) for atoms in structures]
     note(notes, "many", *tags)
     print("computing", len(tags))
     if how == "yield":
         return yielded(structures, bad, factor, pause)
-    time.sleep(pause)
+    time.sleep(pause + each * len(tags))
     if how == "memory" and len(tags) > room:
         raise OutOfMemoryError("CUDA out of memory")
+    if how == "hoard":
+        hoard(room * len(tags) + HOARDED * sum(tag in bad for tag in tags))
+        bad = ()
     if how == "short":
         return [one(atoms, bad, how, factor) for atoms in structures[1:]]
-    if how in {"raise", "kill"}:
+    if how in {"raise", "kill", "hang"}:
         return [one(atoms, bad, how, factor) for atoms in structures]
     results = []
     for atoms in structures:

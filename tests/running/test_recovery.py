@@ -5,25 +5,36 @@ import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import textwrap
 import threading
 import time
+from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
+import attrs
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from commands import piped
 from conftest import eventually
 from crystalmath import processes
 from crystalmath.engines.local import LocalRunner
 from crystalmath.errors import EngineUnavailable, StoreError
+from crystalmath.jobs.changes import Change
+from crystalmath.jobs.host import Host
 from crystalmath.jobs.rundir import RunDirectory
 from crystalmath.quacc import JobState, get_runner
 from crystalmath.quacc.engine import EngineRunner
-from crystalmath.quacc.store import JobStore
+from crystalmath.quacc.runner import generate_job_id
+from crystalmath.quacc.store import JobStore, NewJob
 from crystalmath.recipes.codec import encode_result
 from crystalmath.running import recovery
+from crystalmath.running.recovery import Recovery
 from crystalmath.service import JobService
+from crystalmath.store.plain_sql import Snapshot
 from ends import lab_job
 
 pytestmark = pytest.mark.processes
@@ -210,6 +221,75 @@ def test_the_jobs_of_a_living_owner_are_left_alone(owner, home, service, go, tmp
     assert runner.adopt(queued) is False
     assert runner.get_status(queued) is JobState.PENDING
     assert RunDirectory(home / "jobs" / queued).read_header()["owner"]["pid"] == owner.process.pid
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    st.lists(
+        st.tuples(
+            st.sampled_from(["submit", "own", "own", "end", "die", "look"]),
+            st.integers(0, 3),
+            st.integers(0, 4),
+        ),
+        max_size=25,
+    )
+)
+def test_the_jobs_that_nobody_follows_are_known_by_events(steps):
+    """They are those of all unfinished jobs whose owner has died, or has let them go."""
+    owners: list[dict[str, Any]] = [{"pid": pid} for pid in range(4)] + [{}]
+    dead = set()
+    with tempfile.TemporaryDirectory() as home, JobStore(f"sqlite:///{home}/jobs.sqlite") as store:
+        host = Host(Path(home))
+        host.is_orphan = lambda owner: not owner or owner["pid"] in dead  # type: ignore[method-assign, assignment] # processes that die
+        recorder: Any = SimpleNamespace(store=store)
+        nobody: Any = None
+        looking = Recovery(recorder, nobody, lambda _: False, Path(home), host=host)
+        for count, (step, job, owner) in enumerate([*steps, ("look", 0, 0)]):
+            job_id = f"{job}"
+            known = store.get_many([job_id])
+            if step == "submit" and not known:
+                terms: Any = {"recipe": "r", "engine": "e", "spec_hash": "h", "specification": "{}"}
+                new = NewJob(job_id=job_id, created_at=1.0, owner=owners[owner], **terms)
+                store.insert([new])
+            elif step == "own" and known:
+                store.set_owner([job_id], owners[owner], "taken over", 2.0)
+            elif step == "end" and known:
+                store.apply([Change(job_id=job_id, state=JobState.CANCELLED, at=count + 3.0)])
+            elif step == "die":
+                dead.add(owner)
+            elif step == "look":
+                left = [one.job_id for one in store.unfinished() if host.is_orphan(one.owner)]
+                assert sorted(one.job_id for one in looking.left()) == sorted(left)
+
+
+def test_jobs_that_somebody_follows_are_read_once(service, home, monkeypatch):
+    """A server looks for jobs that nobody follows every two seconds."""
+    alive = dict(vars(processes.own_identity()))
+    dead = {**alive, "start_time": 1}
+    terms: Any = {"recipe": "r", "engine": "local", "spec_hash": "h", "specification": "{}"}
+    jobs = [NewJob(job_id=generate_job_id(), created_at=1.0, **terms) for _ in range(100)]
+    with JobStore(service.config.database_url) as store:
+        store.insert([attrs.evolve(job, owner=alive) for job in jobs])
+        service.open()
+        assert service.abandoned() == set()
+        queries = []
+        read = Snapshot.rows
+
+        def rows(snapshot, query, parameters=None, **more):
+            found = list(read(snapshot, query, parameters, **more))
+            queries.extend((row, query) for row in found)
+            return iter(found)
+
+        monkeypatch.setattr(Snapshot, "rows", rows)
+        assert service.abandoned() == set()
+        assert len(queries) == 1, queries  # the last event
+        queries.clear()
+        store.set_owner([jobs[7].job_id], dead, "its owner has died", 2.0)
+        queries.clear()
+        assert [job.job_id for job in service._recovery.left()] == [jobs[7].job_id]
+        queries.clear()
+        assert service.abandoned() == {"local"}
+        assert len(queries) == 2, queries  # the last event, and the job
 
 
 def test_what_outlived_its_owner_has_a_worker(owner, running, home, service, go):

@@ -1,5 +1,6 @@
 """The job store, on SQLite; on PostgreSQL too where ``CRYSTALMATH_TEST_POSTGRESQL`` is set."""
 
+import json
 import os
 import subprocess
 import sys
@@ -969,6 +970,21 @@ def test_the_owners_of_what_is_not_finished(store):
     store.apply([change(other, "cancelled")])
     [owner] = store.owners()
     assert {job.owner["pid"] for job in store.unfinished(owner=owner)} == {1}
+
+
+def test_the_owners_of_unfinished_jobs_with_new_events(store):
+    here, there = {"host": "h", "pid": 1}, {"host": "h", "pid": 2}
+    first, second = submit(store, owner=here), submit(store, owner=there)
+    before = store.last_event()
+    assert store.owners(after=before) == []
+    store.set_owner([first], there, "taken over", 3.0)
+    assert list(map(json.loads, store.owners(after=before))) == [there]
+    store.set_owner([second], {}, "let go", 4.0)
+    assert sorted(store.owners(after=before)) == sorted(store.owners())
+    before = store.last_event()
+    store.apply([change(first, "cancelled")])
+    assert store.owners(after=before) == []
+    assert store.owners() == ["{}"]
 
 
 def test_successors_are_found_by_an_index(tmp_path, monkeypatch):

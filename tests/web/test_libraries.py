@@ -65,7 +65,7 @@ def test_the_files_are_those_of_the_lock():
         path.relative_to(VENDOR).as_posix() for path in VENDOR.rglob("[!.]*") if path.is_file()
     }
     # After another lock, install packages/web again: `uv pip install --no-deps -e packages/web`.
-    assert files == {"stamp.txt", *TABLES["files"], *licences}
+    assert files == {"stamp.txt", "npm.cdx.json", *TABLES["files"], *licences}
     for name in licences:
         text = (VENDOR / name).read_text(encoding="utf-8")
         assert re.search(r"Copyright|Apache License", text), name

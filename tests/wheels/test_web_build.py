@@ -1,5 +1,6 @@
 """The build of `packages/web` brings the libraries of the page from npm, or says why it cannot."""
 
+import base64
 import json
 import os
 import shutil
@@ -88,7 +89,22 @@ def test_the_distributions_have_the_libraries_and_licences(tmp_path):
         assert set(metadata.get_all("License-File")) == {"LICENSE", *licences}
         for name in licences:
             assert archive.read(f"{information}/licenses/{name}") == files[name]
+        bill = json.loads(archive.read(f"{information}/sboms/npm.cdx.json"))
         assert not [name for name in archive.namelist() if "node_modules" in name]
+    assert (bill["bomFormat"], bill["specVersion"]) == ("CycloneDX", "1.6")
+    listed = {
+        part["purl"]: (part["hashes"][0]["content"], part["licenses"][0]["expression"])
+        for part in bill["components"]
+    }
+    wanted = {
+        f"pkg:npm/{name.rpartition('node_modules/')[2].replace('@', '%40')}@{package['version']}": (
+            base64.b64decode(package["integrity"].removeprefix("sha512-")).hex(),
+            package["license"],
+        )
+        for name, package in lock["packages"].items()
+        if name
+    }
+    assert listed == wanted
     (source,) = folder.glob("*.tar.gz")
     with tarfile.open(source) as archive:
         root = source.name.removesuffix(".tar.gz")

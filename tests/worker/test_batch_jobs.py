@@ -2,6 +2,9 @@
 
 import os
 import signal
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 from ase.build import bulk
@@ -45,13 +48,14 @@ def structure(tag):
     return atoms
 
 
-def submissions(notes, count=COUNT, recipe="batch_recipes.sum_job", engine=None, **parameters):
+def submissions(notes, count=COUNT, engine=None, walltime_s=None, **parameters):
     return [
         Submission(
-            recipe=recipe,
+            recipe="batch_recipes.sum_job",
             atoms=structure(tag),
             parameters={"notes": str(notes), **parameters},
             engine=engine,
+            walltime_s=walltime_s,
             labels={"tag": str(tag)},
         )
         for tag in range(count)
@@ -150,6 +154,86 @@ def test_a_call_that_needs_too_much_memory_is_halved_and_the_limit_is_kept(servi
     failed = [size for size in sizes if size > 10]
     assert len(failed) <= 2
     assert max(sizes[len(failed) + 1 :]) <= 10
+
+
+def owned(memory_group, notes, **more):
+    """Own jobs in a process of a control group until all have ended; return their ids."""
+    code = (
+        f"import sys; open({str(memory_group)!r}, 'w').write('0')\n"
+        f"sys.path.insert(0, {str(Path(__file__).parents[1])!r})\n"
+        "from worker.test_batch_jobs import JobService, config, submissions, submit\n"
+        "with JobService(config.load()) as service:\n"
+        f"    jobs = submit(service, submissions({str(notes)!r}, how='hoard', **{more!r}))\n"
+        f"    for _ in service.wait(jobs, {JOB_S}): pass\n"
+        "    print(*jobs)\n"
+    )
+    command = [sys.executable, "-c", code]
+    done = subprocess.run(command, stdout=subprocess.PIPE, text=True, timeout=JOB_S, check=True)
+    return done.stdout.split()
+
+
+def test_a_call_that_the_kernel_ends_for_want_of_memory_is_halved(batch, memory_group, notes):
+    """40 MB for each structure: 800 MB have room for 10 of them, beside all processes."""
+    jobs = owned(memory_group, notes, room=40)
+    with JobService(config.load()) as service:
+        right(service, jobs)
+        replaced = service.job(jobs[0]).summary["process_replaced"]
+    many, _ = calls(notes)
+    sizes = list(map(len, many))
+    killed = sum(size > 10 for size in sizes)
+    assert sizes == sorted(sizes, reverse=True)
+    assert killed >= 1
+    (why,) = replaced
+    assert "for want of memory by the kernel" in why
+    assert replaced[why] == killed
+
+
+def test_a_structure_that_the_memory_does_not_hold_fails_alone(batch, memory_group, notes):
+    jobs = owned(memory_group, notes, room=1, bad=[11])
+    with JobService(config.load()) as service:
+        right(service, jobs, [11])
+        assert "for want of memory by the kernel" in service.job(jobs[11]).error
+    many, one = calls(notes)
+    assert {11} <= {*one}
+    assert len(one) <= 2
+    # It alone is to blame, so the others go together again.
+    assert len(many) <= 10
+
+
+def test_the_walltime_of_one_job_is_that_of_a_call_without_a_result(service, notes):
+    """A call takes 0.2 s for each structure: 8 s in all, and 2 s for 10 of them."""
+    jobs = submit(service, submissions(notes, walltime_s=3.0, each=0.2))
+    right(service, jobs)
+    many, _ = calls(notes)
+    late = [call for call in many if len(call) > 15]
+    assert late
+    assert max(map(len, many[len(late) :])) <= 15
+    replaced = service.job(jobs[0]).summary["process_replaced"]
+    assert replaced["its batch had no result within the walltime of one job"] >= len(late)
+
+
+def test_the_walltime_counts_from_each_result_that_a_generator_yields(service, notes):
+    jobs = submit(service, submissions(notes, walltime_s=5.0, how="yield", pause=0.3))
+    right(service, jobs)
+    many, one = calls(notes)
+    assert len(many) + len(one) <= 4
+
+
+def test_a_structure_that_hangs_fails_alone_at_its_walltime(service, notes):
+    jobs = submit(service, submissions(notes, walltime_s=3.0, how="hang", bad=[11]))
+    right(service, jobs, [11])
+    assert "the walltime of 3 s is over" in service.job(jobs[11]).error
+    many, one = calls(notes)
+    assert len(one) <= 4
+    assert len(many) <= 12
+
+
+def test_jobs_of_other_walltimes_have_calls_of_their_own(service, notes):
+    short, long = (submissions(notes, 10, walltime_s=time_s) for time_s in (60.0, 90.0))
+    jobs = submit(service, [each for pair in zip(short, long, strict=True) for each in pair])
+    ended(service, jobs)
+    many, _ = calls(notes)
+    assert all(len({*call}) == len(call) for call in many)
 
 
 def test_jobs_of_other_parameters_have_calls_of_their_own(service, notes):

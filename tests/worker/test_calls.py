@@ -1,5 +1,6 @@
 """The calls of a batched function: each job is computed once, and bad ones end up alone."""
 
+from attrs import evolve
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -9,13 +10,15 @@ SIZES = st.lists(st.integers(1, 50), min_size=1, max_size=300)
 LIMITS = st.builds(Limits, st.integers(1, 64), st.none() | st.integers(1, 500))
 
 
-def drain(calls, compute):
+def drain(calls, compute, bad=frozenset()):
     """Make all calls; return what was computed, call by call. One job alone always ends."""
     made = []
     while call := calls.next():
         made.append(call)
         if len(call) > 1:
             compute(call)
+        else:
+            calls.ended_alone(*call, failed=call[0] in bad)
     return made
 
 
@@ -65,10 +68,31 @@ def test_the_limits_shrink_until_the_memory_is_enough(count, most, room):
             calls.too_large(call, call)
         else:
             made.extend(call)
+            calls.fitted(call)
 
     alone = [call[0] for call in drain(calls, compute) if len(call) == 1]
     assert sorted(made + alone) == list(range(count))
     assert limits.most <= max(most, 1)
+
+
+@given(SIZES, LIMITS, st.data())
+def test_jobs_that_no_memory_holds_end_alone_and_leave_the_limits(sizes, limits, data):
+    jobs, before = range(len(sizes)), evolve(limits)
+    bad = data.draw(st.sets(st.sampled_from(jobs), max_size=5))
+    calls, done = Calls([jobs], sizes, limits), []
+
+    def compute(call):
+        if bad & {*call}:
+            calls.too_large(call, call)
+        else:
+            done.extend(call)
+            calls.fitted(call)
+
+    made = drain(calls, compute, bad)
+    alone = [call[0] for call in made if len(call) == 1]
+    assert sorted(done + alone) == list(jobs)
+    assert bad <= {*alone}
+    assert limits == before
 
 
 def test_groups_do_not_share_a_call():

@@ -4,7 +4,6 @@ import os
 import signal
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 
@@ -45,35 +44,19 @@ def test_a_whole_outcome_is_published_though_its_runner_was_killed(make, tmp_pat
     assert count.read_text() == "x"
 
 
-@pytest.fixture
-def group():
-    """Make a control group of 800 MB; give what a process writes its pid to."""
-    above = Path(OomKills(os.getpid()).file).parent
-    group = above / f"crystalmath-test-{os.getpid()}"
-    try:
-        group.mkdir()
-        limits = [group / name for name in ("memory.max", "memory.limit_in_bytes")]
-        next(file for file in limits if file.exists()).write_text(str(800 * 2**20))
-    except (OSError, StopIteration) as error:
-        if group.exists():
-            group.rmdir()
-        pytest.skip(f"cannot make a control group with a limit of memory: {error!r}")
-    yield group / "cgroup.procs"
-    eventually(lambda: not (group / "cgroup.procs").read_text())
-    group.rmdir()
-
-
-def test_the_kernels_own_word_for_exhausted_memory(make, group):
+def test_the_kernels_own_word_for_exhausted_memory(make, memory_group):
     """The worker sits in a group with a limit; the recipe is what goes, and it is told."""
     directory = make("lab_recipes.hoard", megabytes=4000)
     code = (
-        f"import os; open({str(group)!r}, 'w').write(str(os.getpid()))\n"
+        f"import os; open({str(memory_group)!r}, 'w').write(str(os.getpid()))\n"
         f"from crystalmath import worker; worker.run({directory.path!r})"
     )
     subprocess.run([sys.executable, "-c", code], check=True, timeout=120)
     outcome = directory.outcome(1)
     assert outcome["state"] == "failed"
-    assert f"for want of memory by the kernel (oom_kill in {group.parent}/" in outcome["error"]
+    assert (
+        f"for want of memory by the kernel (oom_kill in {memory_group.parent}/" in outcome["error"]
+    )
 
 
 MOUNT = "31 23 0:28 {root} {mount} rw,relatime - {kind} {kind} rw{options}\n"

@@ -389,7 +389,7 @@ def test_a_worker_behind_worker_init_begins_no_other_once_its_engine_has_ended(
 def test_what_a_killed_owner_had_packed_goes_on(packing, home, tmp_path):
     here = Path(__file__).parent
     owner = subprocess.Popen(
-        [sys.executable, "-c", OWNER, str(here), str(here.parent), str(home), str(tmp_path)],
+        [sys.executable, "-c", OWNER, str(here.parent), str(here), str(home), str(tmp_path)],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,

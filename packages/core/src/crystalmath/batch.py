@@ -64,6 +64,11 @@ def batched(
     of a result fails the job of that structure alone. A generator yields the results in the same
     order, and each is published at once.
 
+    Jobs with equal walltimes share calls, too. If so much time passes from the beginning of a call,
+    or from its last result, without a result, the call is ended, and made again for each half of
+    its structures. A structure that is alone then has the walltime for itself, and fails at its
+    end. On hosts of a batch system jobs go alone.
+
     The decorator must stand in the module of the recipe, or in a module that an entry point of the
     group ``crystalmath.batches`` names, under the full name of the recipe.
 

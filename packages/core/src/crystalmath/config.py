@@ -25,6 +25,7 @@ __all__ = [
     "DEFAULT_FORWARD",
     "LEASE_S",
     "QUIET_S",
+    "SETTINGS",
     "Config",
     "Source",
     "add_table",
@@ -85,26 +86,86 @@ _WORDS: dict[Any, str] = {
     bool: "true or false",
     (str, list): "a str or a list",
 }
-# The keys of the file: each has a type, or the keys of its table; None allows any table.
-_SHAPE: dict[str, Any] = {
-    "engine": str,
-    "database_url": str,
-    "storage": {"database": str, "runs": str, "network": bool, "pack_after": str},
-    "strict": bool,
-    "recipes": {"allow": list, "fresh": list},
-    "environment": {"forward": list, "set": {_ANY: str}},
-    "server": {"quiet_s": float, "warm": bool},
-    "logs": {"max_mb": float},
-    "defaults": {"walltime": str},
-    "walltime": {"notice_s": float},
-    "cancel": {"grace_s": float},
-    "jobs": {"lease_s": float, "continue_lost": bool},
-    "flows": {"on_cluster": list},
-    # Any key: the names of recipes.
-    "restricted": {_ANY: list},
+#: The keys of the file: each has a type and its meaning, or the keys of its table. ``None``: tables
+#: of the engines and clusters, which declare their keys. docs/reference_pages.py makes a page of
+#: it.
+SETTINGS: dict[str, Any] = {
+    "engine": (
+        str,
+        "engine of submissions that name none; default: quacc's own setting, else local",
+    ),
+    "database_url": (str, "SQLAlchemy URL of the job database; default: jobs.sqlite in the home"),
+    "strict": (bool, "turn warnings into refusals, as --strict does; default: false"),
+    "storage": {
+        "database": (str, "in place of database_url, a file for SQLite: /data/me/jobs.sqlite"),
+        "runs": (str, "run directories go to a folder below this absolute path; default: the home"),
+        "network": (bool, "other hosts write to the home's file system; default: by its kind"),
+        "pack_after": (str, 'the server packs jobs that ended so long ago, "7d"; default: none'),
+    },
+    "recipes": {
+        "allow": (list, "packages or modules of recipes, in addition to CRYSTALMATH_RECIPES"),
+        "fresh": (list, 'recipes, or modules of them, whose jobs each get a process; "*": all'),
+    },
+    "environment": {
+        "forward": (
+            list,
+            f"patterns of a submitter's variables for jobs; default: {', '.join(DEFAULT_FORWARD)}",
+        ),
+        "set": {_ANY: (str, "value of this variable in jobs whose submitter has not set it")},
+    },
+    "server": {
+        "quiet_s": (
+            float,
+            f"it ends so long after its last job and client (s); inf: never; default: {QUIET_S:g}",
+        ),
+        "warm": (bool, "keep a worker that has imported quacc, engine local; default: false"),
+    },
+    "logs": {
+        "max_mb": (
+            float,
+            f"size of a job's output (MB); a longer one loses its middle; default: {LOG_MB:g}",
+        )
+    },
+    "defaults": {
+        "walltime": (
+            str,
+            'walltime of jobs without one, "12:00:00" or "2h"; not with --parcel; default: none',
+        )
+    },
+    "walltime": {
+        "notice_s": (
+            float,
+            "VASP and pw.x are asked to stop so long before their time ends (s); default: 0, never",
+        )
+    },
+    "cancel": {
+        "grace_s": (
+            float,
+            f"a cancelled job that goes on is killed after this time (s); default: {GRACE_S:g}",
+        )
+    },
+    "jobs": {
+        "lease_s": (
+            float,
+            f"a job elsewhere is lost so long after its last heartbeat (s); default: {LEASE_S:g}",
+        ),
+        "continue_lost": (bool, "lost relaxations go on from their last geometry; default: false"),
+    },
+    "flows": {
+        "on_cluster": (list, 'flows whose bodies run on their cluster: *.phonon_flow; "*": all'),
+    },
+    "restricted": {
+        _ANY: (list, "the only parameters of this recipe; the home takes no recipes but these"),
+    },
     "engines": None,
     "clusters": None,
-    "remotes": {_ANY: {"ssh": (str, list), "command": str, "home": str}},
+    "remotes": {
+        _ANY: {
+            "ssh": ((str, list), "the host, or ssh's arguments that end with it"),
+            "command": (str, "crystalmath as a shell there calls it; default: crystalmath"),
+            "home": (str, "the home there; default: the default there"),
+        }
+    },
 }
 
 
@@ -483,7 +544,7 @@ def _read(path: Path) -> dict[str, Any]:
     except (UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
         hint = f"; {UNQUOTED}" if isinstance(error, tomllib.TOMLDecodeError) else ""
         raise ConfigError(f"cannot read the configuration file {path}: {error}{hint}") from error
-    _check(table, _SHAPE, path, "")
+    _check(table, SETTINGS, path, "")
     return table
 
 
@@ -497,7 +558,7 @@ def _check(table: Mapping[str, Any], shape: Mapping[str, Any], path: Path, prefi
         if wanted is None or isinstance(wanted, Mapping):
             _check_table(value, wanted, path, f"{prefix}{key}")
         else:
-            _check_value(value, wanted, place)
+            _check_value(value, wanted[0], place)
 
 
 def _check_table(value: object, shape: Mapping[str, Any] | None, path: Path, name: str) -> None:

@@ -16,6 +16,12 @@ if TYPE_CHECKING:
 
     from crystalmath.models import EngineSettings
 
+#: The options of ``[engines.covalent]``, with type and meaning.
+OPTIONS = {
+    "address": ("text", "your server: localhost:48008; default: as Covalent's own configuration"),
+    "autostart": ("true or false", "start a server for this home; default: false"),
+    "workers": ("whole number", "of the server that is started; default: the usable cores"),
+}
 #: The remedy if no server runs.
 REMEDY = "start one with `covalent start`, or set `[engines.covalent] autostart = true`"
 
@@ -46,7 +52,7 @@ class Options:
 def read(settings: EngineSettings, environ: Mapping[str, str] = os.environ) -> Options:
     """Read the options; `ConfigError` if one is unknown or has an invalid value."""
     options, name = settings.options, settings.name
-    settings.check_options("address", "autostart", "workers")
+    settings.check_options(*OPTIONS)
     autostart = options.get("autostart", False)
     if not isinstance(autostart, bool):
         raise ConfigError(f"[engines.{name}] autostart must be true or false, not {autostart!r}")

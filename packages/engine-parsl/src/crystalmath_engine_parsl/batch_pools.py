@@ -171,9 +171,7 @@ class BatchPools(Pools):
             not self._runner.has_begun(task.attempt) for task in self._tasks.copy().values()
         )
         may_request = len(states) < self._most and set(states.values()) <= {"RUNNING"}
-        if waiting and may_request and self._failed >= MOST_FAILED:
-            self._refused = self._why_failed()
-        elif waiting and may_request and pool.lacks_workers():
+        if waiting and may_request and pool.lacks_workers():
             try:
                 self._request(pool)
             except ConfigError as error:
@@ -184,6 +182,10 @@ class BatchPools(Pools):
 
     def _request(self, pool: BatchPool) -> None:
         """Request one more pilot job; after each refusal wait longer."""
+        self._count_over(pool)  # Slurm may have reported an end since the last count
+        if self._failed >= MOST_FAILED:
+            self._refused = self._why_failed()
+            raise EngineUnavailable(self._refused)
         if time.monotonic() < self._request_at:
             raise EngineUnavailable(str(self._refused))
         try:

@@ -20,16 +20,27 @@ PREFIX = "PARSL_MPI_PREFIX"
 #: How long a pilot job may take until a job begins in it, in seconds.
 BEGIN_S = 60.0
 
-#: The options of a cluster beside core's; docs/configuration.md explains each.
-CLUSTER_OPTIONS = (
-    "workers_per_node",
-    "max_blocks",
-    "cores_per_node",
-    "address",
-    "max_idletime",
-    "mpi",
-    "jobs_per_block",
-)
+#: The options of ``[engines.parsl]``, with type and meaning.
+OPTIONS = {"workers": ("whole number", "jobs at a time on this machine; default: the usable cores")}
+#: The options of a cluster beside core's, with type and meaning.
+CLUSTER_OPTIONS = {
+    "workers_per_node": ("whole number", "jobs at a time on a node; default: one for each core"),
+    "max_blocks": ("whole number", "pilot jobs at a time; default: 1"),
+    "cores_per_node": (
+        "whole number",
+        "cores of a pilot job on each node; default: whole nodes (--exclusive)",
+    ),
+    "address": (
+        "text",
+        "the server's host, as nodes reach it; default: all its addresses are tried",
+    ),
+    "max_idletime": ("text", 'a pilot job ends after this time without work; default: "2m"'),
+    "mpi": ("text", "srun, mpiexec or aprun: jobs over several nodes share a pilot job"),
+    "jobs_per_block": (
+        "whole number",
+        "with mpi: jobs at a time in a pilot job; default: one for each node",
+    ),
+}
 #: How long a pilot job lasts if its cluster has no walltime, in seconds.
 WALLTIME_S = 3600.0
 #: How long a pilot job may have nothing to do, in seconds: Parsl's own figure.
@@ -45,7 +56,7 @@ _OF_WORKERS, _OF_MPI = ("workers_per_node", "cores_per_node"), ("jobs_per_block"
 
 def workers(settings: EngineSettings) -> int:
     """Return the number of workers: ``[engines.parsl] workers``, else the usable cores."""
-    settings.check_options("workers")
+    settings.check_options(*OPTIONS)
     count = settings.options.get("workers", len(os.sched_getaffinity(0)))
     if not isinstance(count, int) or isinstance(count, bool) or count < 1:
         raise ConfigError(

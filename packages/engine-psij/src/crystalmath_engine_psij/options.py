@@ -14,10 +14,15 @@ if TYPE_CHECKING:
 
     from crystalmath.models import Cluster, EngineSettings
 
+#: The options of ``[engines.psij]``, with type and meaning.
+OPTIONS = {
+    "workers": ("whole number", "jobs at a time on the cluster local; default: the usable cores")
+}
+
 
 def workers(settings: EngineSettings) -> int:
     """Return how many jobs run at once on the cluster ``local``: ``workers``, or one a core."""
-    settings.check_options("workers")
+    settings.check_options(*OPTIONS)
     count = settings.options.get("workers", len(os.sched_getaffinity(0)))
     if not isinstance(count, int) or isinstance(count, bool) or count < 1:
         raise ConfigError(

@@ -67,7 +67,7 @@ def _checks(*, run: bool, engine: str | None, again: bool, deep: bool) -> Iterat
 
         config = load()
     except CrystalMathError as error:
-        remedy = "no job is accepted until it is corrected; docs/configuration.md has all settings"
+        remedy = "no job is accepted until it is corrected; docs/configuration.md describes it"
         yield Check("config", "error", str(error), remedy)
         return
     yield _guarded("home", _home, config)

@@ -294,7 +294,7 @@ def _cluster(choice: str | None, *, asks: bool) -> str | None:
 def _document(variables: Mapping[str, str], workers: int | None, cluster: str | None) -> str:
     from crystalmath.models.cluster_examples import EXAMPLES
 
-    lines = ["# Written by crystalmath init; docs/configuration.md has all settings."]
+    lines = ["# Written by crystalmath init; docs/configuration.md describes the settings."]
     if variables:
         said = "# Variables of jobs, unless the shell that submits them sets others."
         lines += ["", "[environment.set]", said]

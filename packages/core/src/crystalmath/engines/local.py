@@ -261,10 +261,14 @@ def _check_clusters(settings: EngineSettings) -> None:
                 )
 
 
+#: The options of ``[engines.local]``, with type and meaning.
+OPTIONS = {"workers": ("whole number", "jobs at a time; default: the usable cores")}
+
+
 @hookimpl
 def crystalmath_make_runner(settings: EngineSettings) -> EngineRunner:
     """Make the runner."""
-    settings.check_options("workers")
+    settings.check_options(*OPTIONS)
     _check_clusters(settings)
     return LocalRunner(settings)
 
@@ -274,7 +278,7 @@ def crystalmath_engine_findings(settings: EngineSettings) -> Sequence[Finding]:
     """Return the reasons why this machine cannot run jobs."""
     findings = []
     try:
-        settings.check_options("workers")
+        settings.check_options(*OPTIONS)
         _workers(settings)
         _check_clusters(settings)
     except ConfigError as error:

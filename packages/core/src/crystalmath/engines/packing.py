@@ -287,10 +287,12 @@ class _Launch:
         """Return whether a job may go together with others.
 
         On other hosts only the engine knows each job's state. A job that was lost may end its next
-        worker as well.
+        worker as well. A job with a walltime shares nothing but a call.
         """
-        first = job.record.attempt == 1 and not job.apart and job.header.get("walltime_s") is None
-        return first and self._engine.capabilities_of(job.cluster).workers_here
+        first = job.record.attempt == 1 and not job.apart
+        if not first or not self._engine.capabilities_of(job.cluster).workers_here:
+            return False
+        return job.header.get("walltime_s") is None or self._most_in_call(job) is not None
 
     def find(self, job: Job, size: int) -> Parcel | None:
         """Return a parcel of this launch with room for a job, if there is one."""
@@ -365,5 +367,5 @@ def _alike(body: str) -> int:
 
 def _common_terms(job: Job) -> tuple[object, ...]:
     header = job.header
-    terms = [repr(header.get(name)) for name in ("priority", "resources", "parcel")]
+    terms = [repr(header.get(name)) for name in ("priority", "resources", "parcel", "walltime_s")]
     return *_kind(job), *terms, frozenset(header.get("environment", {}).items())

@@ -457,8 +457,14 @@ def _kept(place: str) -> Iterator[bool]:
     spec = f"{place}/{_SPEC}"
     while os.path.isdir(place):
         with contextlib.ExitStack() as stack:
-            with contextlib.suppress(FileNotFoundError, CrystalMathError):
+            try:
                 file = stack.enter_context(_locked(spec, os.O_RDONLY, _LOCK_S, "packs the job"))
+            except FileNotFoundError:
+                if os.path.exists(spec) or not os.path.isdir(place):
+                    continue  # it was packed before its file was opened
+            except CrystalMathError:
+                pass  # a file system without locks, or one that is held for long
+            else:
                 if not _is_at(spec, file):
                     continue  # it was packed, and may be unpacked already
             yield True

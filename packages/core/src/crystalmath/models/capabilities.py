@@ -135,8 +135,13 @@ class Capabilities:
             )
 
 
-#: The options that core reads for every engine.
-OF_CORE = ("parcel",)
+#: The options that core reads for every engine, with type and meaning.
+OF_CORE = {
+    "parcel": (
+        "whole number",
+        "most small jobs in one parcel; 1: no parcels, no batches; default: as many as take 2 s",
+    )
+}
 
 
 @frozen(kw_only=True)

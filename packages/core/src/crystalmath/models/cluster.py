@@ -21,11 +21,30 @@ SCHEDULERS = ("slurm", "pbs", "lsf", "flux", "local")
 FLUX_RUN = "flux run -N {nodes} -n {ranks} -c {cores_per_rank} -g {gpus_per_rank}"
 
 _RESOURCES = tuple(one.name for one in declared(Resources))
-_KNOWN = (
-    *("engine", "scheduler", "walltime", "worker_init", "environment", "scratch", "launcher"),
-    "continue_lost",
-    *_RESOURCES,
-)
+#: The keys of a cluster beside its resources and its engine's own, with type and meaning.
+CLUSTER_KEYS = {
+    "engine": ("text", "the engine that the cluster implies; required"),
+    "scheduler": ("text", f"{', '.join(SCHEDULERS)}, as the engine can; default: local"),
+    "walltime": (
+        "text",
+        'length of an allocation, "04:00:00" or "2h"; default: as the engine says',
+    ),
+    "worker_init": ("text", "shell commands before the worker, on each node: module load vasp"),
+    "environment": ("table of texts", "variables of its jobs, in place of the submitter's"),
+    "scratch": (
+        "text",
+        "where calculations run, on the node's own disk: $TMPDIR; default: the work directory",
+    ),
+    "launcher": (
+        "text",
+        f"the command that starts a job's ranks; default: mpirun -np {{ranks}}, on Flux {FLUX_RUN}",
+    ),
+    "continue_lost": (
+        "true or false",
+        "lost relaxations go on from their last geometries; default: as in [jobs]",
+    ),
+}
+_KNOWN = (*CLUSTER_KEYS, *_RESOURCES)
 #: quacc expands the variables in its value on the node, as ``$TMPDIR``.
 _SCRATCH = "QUACC_SCRATCH_DIR"
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")

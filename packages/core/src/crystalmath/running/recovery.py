@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from crystalmath.jobs.host import Host
     from crystalmath.jobs.life import Decision
     from crystalmath.quacc.engine import EngineRunner
-    from crystalmath.quacc.store import JobMetadata
+    from crystalmath.quacc.store import JobMetadata, JobStore
     from crystalmath.running.recorder import Recorder
 
 _LOG = logging.getLogger("crystalmath.service")
@@ -62,14 +62,41 @@ class Recovery(Onlooker):
         self._taken: set[str] = set()
         self._most_taken = MOST
         self._logged: dict[str, str] = {}
+        self._looking = threading.Lock()
+        # By the owners of unfinished jobs: the ids of these jobs, once the owner has died, and
+        # unless events since may have changed them. The event up to which this is known.
+        self._owned: dict[str, list[str] | None] = {}
+        self._owners_of: JobStore | None = None
+        self._read_to = 0
 
     # --- who takes over ----------------------------------------------------------------------
 
     def left(self) -> list[JobMetadata]:
-        """Return the unfinished jobs that nobody follows."""
-        is_orphan = self.host.is_orphan
-        owners = [owner for owner in self._recorder.store.owners() if is_orphan(json.loads(owner))]
-        return [job for owner in owners for job in self._recorder.store.unfinished(owner=owner)]
+        """Return the unfinished jobs that nobody follows.
+
+        All unfinished jobs are read the first time only; then the owners of those with new events.
+        """
+        store = self._recorder.store
+        with self._looking:
+            last = store.last_event()
+            is_new = self._owners_of is not store or last < self._read_to
+            if is_new:
+                self._owned.clear()
+            if is_new or last > self._read_to:
+                self._owned |= dict.fromkeys(store.owners(after=None if is_new else self._read_to))
+            self._owners_of, self._read_to = store, last
+            left: list[JobMetadata] = []
+            for text, job_ids in list(self._owned.items()):
+                if not self.host.is_orphan(owner := json.loads(text)):
+                    continue
+                jobs = store.unfinished(owner=text) if job_ids is None else store.get_many(job_ids)
+                # Events since may have ended them, or have given them another owner.
+                jobs = [job for job in jobs if not job.state.is_terminal() and job.owner == owner]
+                self._owned[text] = [job.job_id for job in jobs]
+                if not jobs:
+                    del self._owned[text]
+                left += jobs
+            return left
 
     def take_over(self, jobs: Sequence[JobMetadata]) -> list[str]:
         """Adopt the orphans among some jobs; return the ids of those that were adopted.

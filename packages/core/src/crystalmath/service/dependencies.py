@@ -89,14 +89,17 @@ class Waiting:
 
     def may_go_on(self) -> bool:
         """Return whether one of the waiting jobs can go on without a retry."""
-        predecessors = Predecessors(self._jobs)
-        jobs = self._recorder.store.get_many(list(self._ids))
-        predecessors.read(parent["job_id"] for job in jobs for parent in job.parents)
-        for job in jobs:
-            outlook = self._outlook(job, predecessors) if job.waits else Outlook()
-            if not job.state.is_terminal() and (outlook.failed or outlook.reason is None):
+        predecessors, job_ids = Predecessors(self._jobs), list(self._ids)
+        for start in range(0, len(job_ids), _TOGETHER):  # the first ones often decide
+            jobs = self._recorder.store.get_many(job_ids[start : start + _TOGETHER])
+            predecessors.read(parent["job_id"] for job in jobs for parent in job.parents)
+            for job in jobs:
+                outlook = self._outlook(job, predecessors) if job.waits else Outlook()
+                if not job.state.is_terminal() and (outlook.failed or outlook.reason is None):
+                    return True
+            if any(not job.waits or job.job_id not in self for job in predecessors.unfinished()):
                 return True
-        return any(not job.waits or job.job_id not in self for job in predecessors.unfinished())
+        return False
 
     def add(self, job_ids: Collection[str]) -> None:
         """Add waiting jobs of this process."""

@@ -17,6 +17,7 @@ from crystalmath.jobs.written_spec import WrittenSpec
 from crystalmath.recipes import batched_recipes, codec, lookup
 from crystalmath.recipes.torchsim_enums import with_members
 from crystalmath.worker import outcomes
+from crystalmath.worker.child import BEGUN
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -92,6 +93,8 @@ class BatchCalls:
             parameters = with_members(request["recipe"], read[0][1])
             os.chdir(work)
             with outcomes.results_in(Path(work)):
+                if request["timed"]:
+                    self._send(BEGUN)
                 for index, result in enumerate(_results(batch, structures, parameters)):
                     if os.getpid() != self._process:
                         os._exit(0)  # the function forked, and this is the child

@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
 #: The reason in the record of a job that is computed again, as another job was cancelled.
 CANCELLED = "another job of its batch was cancelled"
+#: The same for a batch that took too long.
+LATE = "its batch had no result within the walltime of one job"
 
 
 class Batches:
@@ -58,7 +60,7 @@ class Batches:
         while (indices := calls.next()) and (self._claimed or self._goes_on()):
             members = self._begin(indices)
             if len(members) == 1:
-                self._run_alone(*members)
+                self._run_alone(calls, *members)
             elif members:
                 self._call(calls, members)
 
@@ -98,11 +100,12 @@ class Batches:
         if job is not self._leader:
             job.log.close()
 
-    def _run_alone(self, index: int) -> None:
+    def _run_alone(self, calls: Calls, index: int) -> None:
         """Run a job as if it had no batch."""
         job = self._claimed.pop(index)
         self._execution.running = [job]
         self._execution.run(job)
+        calls.ended_alone(index, failed=job.failed)
 
     def _plan(self, index: int) -> dict[str, Any] | None:
         """Have the runner plan the calls, for a job that is claimed, and may end meanwhile."""
@@ -150,30 +153,35 @@ class Batches:
         runner = execution.runner_of(leader)
         jobs = [(job.directory, job.attempt) for job in members.values()]
         replaced = [job.replaced for job in members.values()]
-        runner.give(self._request(leader, jobs, replaced=replaced))
+        request = self._request(leader, jobs, replaced=replaced, timed=leader.has_walltime)
+        runner.give(request)
         alone: list[int] = []
         while True:
             stop = execution.look(leader, runner, list(members.values()))
             for message in runner.take_results():
                 index = order[message["index"]]
+                leader.time.begin_anew()
                 if "log" in message:
                     self._publish(leader, index, members, message)
                 else:
                     alone.append(index)
                     del members[index]
-            if stop or runner.ended or runner.message is not None:
+            is_late = leader.left(begun=runner.begun) <= 0 and not leader.time.is_allocations
+            if stop or is_late or runner.ended or runner.message is not None:
                 break
         if stop:
             self._stopped(calls, leader, members, runner, stop)
-        elif runner.message is None:
+        elif runner.message is not None:
+            self._returned(calls, order, leader, members, runner)
+        elif runner.ended:
             self._died(calls, order, leader, members, runner)
         else:
-            self._returned(calls, order, leader, members, runner)
+            self._late(calls, order, leader, members, runner)
         self._leader = None
         if leader not in self._claimed.values():
             leader.log.close()
         for index in alone:
-            self._run_alone(index)
+            self._run_alone(calls, index)
 
     def _returned(
         self,
@@ -192,7 +200,9 @@ class Batches:
         self._execution.settle(leader, runner, message)
         if message["memory"]:
             calls.too_large(order, left)
-        elif left:
+            return
+        calls.fitted({*order} - {*left})
+        if left:
             calls.failed(left, done=len(order) - len(left))
 
     def _publish(
@@ -255,3 +265,21 @@ class Batches:
             calls.too_large(order, list(members))
         else:
             calls.failed(list(members), done=len(order) - len(members))
+
+    def _late(
+        self,
+        calls: Calls,
+        order: Sequence[int],
+        leader: RunningJob,
+        members: dict[int, RunningJob],
+        runner: Runner,
+    ) -> None:
+        """End a call that had no result within the walltime of one of its jobs."""
+        self._execution.end_runner()
+        runner.drain(leader.write_log)
+        for job in members.values():
+            job.note_replaced(LATE)
+        if done := len(order) - len(members):
+            calls.failed(list(members), done=done)
+        else:
+            calls.too_large(order, list(members))

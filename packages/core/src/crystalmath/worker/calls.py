@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import deque
 from typing import TYPE_CHECKING
 
-from attrs import define
+from attrs import define, evolve
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -23,7 +23,8 @@ class Calls:
     """Jobs that wait for a call, by their index.
 
     Jobs of one group have equal parameters, so one call can compute them. `sizes` are their numbers
-    of atoms. `limits` become smaller when a call needs too much memory.
+    of atoms. `limits` become smaller when a call needs too much memory or time. They become what
+    they were if one job is to blame for that: it was in all of these calls, and fails alone.
     """
 
     def __init__(
@@ -32,6 +33,9 @@ class Calls:
         self._waiting = deque(list(group) for group in groups)
         self._sizes = sizes
         self.limits = limits
+        # The limits before memory or time was short, and the jobs that may each have caused that.
+        self._before = limits
+        self._suspects: set[int] = set()
 
     def next(self) -> list[int]:
         """Return the jobs of the next call; an empty list if none is left.
@@ -65,10 +69,28 @@ class Calls:
         self.again(left[:middle])
 
     def too_large(self, call: Sequence[int], left: Sequence[int]) -> None:
-        """Call again with half as many structures and atoms, now and later: memory was short."""
+        """Call again with half as many structures and atoms, now and later.
+
+        Memory or time was short.
+        """
+        if self._suspects:
+            self._suspects.intersection_update(left)
+        else:
+            self._before, self._suspects = evolve(self.limits), {*left}
         self.limits.most = max(1, len(call) // 2)
         self.limits.atoms = max(1, sum(self._sizes[job] for job in call) // 2)
         self.again(left)
+
+    def fitted(self, call: Iterable[int]) -> None:
+        """Note that memory and time were enough for these jobs."""
+        self._suspects.difference_update(call)
+
+    def ended_alone(self, job: int, *, failed: bool) -> None:
+        """Note the end of a job that was alone."""
+        if failed and job in self._suspects:
+            self.limits.most, self.limits.atoms = self._before.most, self._before.atoms
+            self._suspects.clear()
+        self.fitted([job])
 
     def again(self, left: Sequence[int]) -> None:
         """Call again for these jobs, before all others."""

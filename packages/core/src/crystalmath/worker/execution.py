@@ -79,6 +79,7 @@ class Execution:
 
     def prepare(self, job: RunningJob) -> bool:
         """Make the work directory of a claimed job; ``False`` if the job has ended instead."""
+        job.time.begin_anew()
         # A cancel may have been requested before the claim was made.
         if job.directory.cancel_requested():
             job.started = None
@@ -177,17 +178,19 @@ class Execution:
     ) -> dict[RunningJob, dict[str, str]]:
         """Wait a moment for a call; return the outcomes of jobs for which it must be stopped.
 
-        The output of the call goes to the leader's log.
+        The output of the call goes to the leader's log. The jobs' own walltime ends no job here.
         """
-        runner.pump(leader.write_log, min(LOOK_S, max(0.0, leader.left(begun=False))))
+        runner.pump(leader.write_log, min(LOOK_S, max(0.0, leader.left(begun=runner.begun))))
         # Results may come one after another, and each job costs a look at its files.
         if runner.ended or runner.message is not None or time.monotonic() < self._look_at:
             return {}
         self._look_at = time.monotonic() + LOOK_S
         if stop := {job: _CANCELLED for job in jobs if job.directory.cancel_requested()}:
             return stop
-        if leader.left(begun=False) <= 0:
-            return dict.fromkeys(jobs, leader.overdue())
+        if leader.left(begun=runner.begun) <= 0 and leader.time.is_allocations:
+            # Each may find another allocation, in which it runs alone.
+            outcome = leader.overdue() | {"state": "lost"}
+            return dict.fromkeys(jobs, outcome)
         errors = {job: self._must_not_go_on(job) for job in jobs}
         return {job: {"state": "lost", "error": error} for job, error in errors.items() if error}
 
@@ -211,6 +214,7 @@ class Execution:
     def _finish(self, job: RunningJob, runner: Runner, message: dict[str, Any]) -> None:
         """Publish the runner's outcome, once the processes that the job left are gone."""
         self.settle(job, runner, message)
+        job.failed = message["failed"]
         self.publish(job, message)
 
     def settle(self, job: RunningJob, runner: Runner, message: Mapping[str, Any]) -> None:

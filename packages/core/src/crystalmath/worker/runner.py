@@ -245,6 +245,8 @@ def _run(
 ) -> dict[str, Any]:
     """Run one job; return the name of its unpublished outcome, or its content if `small`.
 
+    Return as well whether it failed.
+
     `restore` is called once the recipe has ended. It returns the reasons why the process was, or
     must be, replaced.
     """
@@ -269,7 +271,8 @@ def _run(
         header["process_replaced"] = replaced
         if header["summary"] is not None:
             header["summary"]["process_replaced"] = replaced
-    return outcomes.delivered(directory, attempt, header, payload, small=small)
+    outcome = outcomes.delivered(directory, attempt, header, payload, small=small)
+    return {**outcome, "failed": header["state"] == "failed"}
 
 
 def _call(

@@ -59,9 +59,14 @@ class RunningJob:
         self.follows = False
         #: Whether it is ended with the engine worker.
         self.tied = False
+        #: Whether it has ended as a failed one.
+        self.failed = False
         #: The reasons why the runner was replaced for it, and how often each.
         self.replaced: dict[str, int] = {}
-        self._time = TimeLeft(spec.walltime_s, environment, shared=shared)
+        #: Whether it has a walltime of its own.
+        self.has_walltime = spec.walltime_s is not None
+        #: The time that it has left.
+        self.time = TimeLeft(spec.walltime_s, environment, shared=shared)
         self._ask_at = 0.0
         self._asked_note = ""
         self._is_overdue = False
@@ -73,28 +78,28 @@ class RunningJob:
 
     def left(self, *, begun: bool) -> float:
         """Return how much time it has, in seconds; its walltime counts from when it has begun."""
-        return self._time.left(begun=begun)
+        return self.time.left(begun=begun)
 
     def ask_to_stop(self, left: float) -> None:
         """Ask the program to stop by itself if little time is left, in seconds."""
-        if not self._time.is_short(left) or time.monotonic() < self._ask_at:
+        if not self.time.is_short(left) or time.monotonic() < self._ask_at:
             return
         self._ask_at = time.monotonic() + ASK_S
         work = self.directory.work(self.attempt)
-        path = ask_to_stop(work, urgent=self._time.is_urgent(left))
+        path = ask_to_stop(work, urgent=self.time.is_urgent(left))
         if path is not None:
             name = os.path.basename(path)
             self._asked_note = f"; {name} had asked its program to stop"
             self.directory.note_asked_to_stop(
-                self.attempt, file=name, time=self._time.name, end=self._time.end
+                self.attempt, file=name, time=self.time.name, end=self.time.end
             )
-            line = f"crystalmath: {left:.0f} s are left of {self._time.name}: wrote {path}\n"
+            line = f"crystalmath: {left:.0f} s are left of {self.time.name}: wrote {path}\n"
             self.write_log(line.encode())
 
     def overdue(self) -> dict[str, str]:
         """Return state and error of a job whose time is over."""
         self._is_overdue = True
-        return {"state": self._time.end, "error": f"{self._time.over()}{self._asked_note}"}
+        return {"state": self.time.end, "error": f"{self.time.over()}{self._asked_note}"}
 
     def note_replaced(self, why: str) -> None:
         """Count a replacement of the runner for this job."""
@@ -115,6 +120,7 @@ class RunningJob:
 
         Unless the job is cancelled, an outcome that the recipe's process had prepared comes first.
         """
+        self.failed = state == "failed"
         work = self.directory.work(self.attempt)
         replace_potcars(work)
         header = {

@@ -51,15 +51,19 @@ class TimeLeft:
         now, lasts = time.monotonic(), _lasts(environ)
         lasts -= min(_margin(environment), lasts / 10)  # a short one would be all margin
         self._walltime_s = walltime_s or math.inf
-        self._own = now + max(self._walltime_s, BEGIN_S)
         self._allocations = now + lasts
-        self._begun = False
+        self.begin_anew()
         # A job without a walltime of its own may get a fresh allocation: the attempt is lost, and
         # another one begins.
         self._allocations_end = "lost" if shared and not walltime_s else "failed"
         notice_s, all_of_it = config.walltime_notice(environment), min(self._walltime_s, lasts)
         # With a longer notice, the program would be asked to stop at once.
         self._notice_s = notice_s if notice_s < all_of_it else all_of_it / 2
+
+    def begin_anew(self) -> None:
+        """Have the walltime count from now on, or from when the recipe will have begun."""
+        self._own = time.monotonic() + max(self._walltime_s, BEGIN_S)
+        self._begun = False
 
     def left(self, *, begun: bool) -> float:
         """Return the time left, in seconds; the walltime counts from the recipe's beginning."""
@@ -70,7 +74,7 @@ class TimeLeft:
 
     def is_short(self, left: float) -> bool:
         """Return whether to ask the program to stop, with this time left, in seconds."""
-        return (self._begun or self._is_allocations) and left <= self._notice_s
+        return (self._begun or self.is_allocations) and left <= self._notice_s
 
     def is_urgent(self, left: float) -> bool:
         """Return whether the program should stop as soon as it can."""
@@ -79,16 +83,16 @@ class TimeLeft:
     @property
     def name(self) -> str:
         """The time that is over first, in words."""
-        return "the walltime of its allocation" if self._is_allocations else "the walltime"
+        return "the walltime of its allocation" if self.is_allocations else "the walltime"
 
     @property
     def end(self) -> str:
         """The state of an attempt whose time is up: ``failed`` or ``lost``."""
-        return self._allocations_end if self._is_allocations else "failed"
+        return self._allocations_end if self.is_allocations else "failed"
 
     def over(self) -> str:
         """Return the error of an attempt whose time is over."""
-        if self._is_allocations:
+        if self.is_allocations:
             return f"stopped: {self.name} is over"
         if self._begun:
             return f"stopped: {self.name} of {self._walltime_s:g} s is over"
@@ -99,7 +103,8 @@ class TimeLeft:
         )
 
     @property
-    def _is_allocations(self) -> bool:
+    def is_allocations(self) -> bool:
+        """Whether the allocation ends before the walltime is over."""
         return self._allocations < self._own
 
 

@@ -111,7 +111,8 @@ function Shown({ story }) {
       ${!session.value.read_only && html`<${JobActions} key=${job.status} ids=${[job.job_id]} names=${possible} onDone=${done} />`}
     </div>
     ${job.superseded_by && html`<p class="superseded"><b>superseded</b> by <a href=${link({ view: "job", id: job.superseded_by })}>job ${shortId(job.superseded_by)}</a>, which counts in its place.</p>`}
-    ${retried && html`<p class="note">${retried.role === "reread" ? "It reads the files of" : "It repairs"} <a href=${link({ view: "job", id: retried.job_id })}>${retried.name ?? ""} job ${shortId(retried.job_id)}</a>, which ${retried.status ?? "is gone"}.</p>`}
+    ${retried && html`<p class="note">${retried.role === "reread" ? "It reads the files of" : "It repairs"}
+      <a href=${link({ view: "job", id: retried.job_id })}>${retried.name ?? ""} job ${shortId(retried.job_id)}</a>, which ${retried.status ?? "is gone"}.</p>`}
     ${job.status === "failed" ? html`<${Failure} job=${job} story=${story} />`
     : errorOf(job) ? html`<pre class="trouble">${visible(job.error)}</pre>` : job.reason && html`<p class="note">${job.reason}</p>`}
     ${isFlow && html`<${FlowProgress} flow=${job} root=${flow.root} />`}
