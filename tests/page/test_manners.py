@@ -320,6 +320,59 @@ def test_nothing_of_it_keeps_people_out(served, browser, axe, scheme):
     assert elsewhere == []
 
 
+def each_state(client, folder):
+    """Submit jobs of every state, the flow last, and return them by state."""
+    sleeps = "lab_recipes.long_sleep"
+    jobs = {
+        "failed": client.submit("lab_recipes.fail", bulk("Al"), {"message": "no luck"}),
+        "completed": client.submit("lab_recipes.value", bulk("Al"), {"number": 1}),
+        "flow": client.submit(
+            "flow_recipes.counts", None, {"folder": str(folder), "fails": [1], "waits": []}
+        ),
+    }
+    list(client.wait([job.job_id for job in jobs.values()], timeout=300))
+    jobs["cancelled"] = client.submit(sleeps, bulk("Al"), name="cancelled")
+    jobs["cancelled"].cancel()
+    jobs["running"] = client.submit(sleeps, bulk("Al"), name="runs")
+    for number in range(8):
+        jobs["pending"] = client.submit(sleeps, bulk("Al"), name=f"waits {number}")
+    eventually(lambda: client.job(jobs["running"].job_id).state == JobState.RUNNING)
+    return jobs
+
+
+def test_jobs_of_each_state_keep_nobody_out(ui, browser, client, faults, tmp_path):
+    page = browser(ui.address)
+    found = {}
+    expect(page.get_by_role("region", name="First steps")).to_be_visible()
+    found["empty home"] = faults(page)
+    jobs = each_state(client, tmp_path)
+    expect(row(page, "waits 7")).to_contain_text("pending")
+    for box in page.get_by_role("checkbox", name=re.compile("^Choose")).all():
+        box.set_checked(True)
+    found["chosen"] = faults(page)
+    for name in ("Cancel", "Run again"):
+        page.get_by_role("button", name=name, exact=True).click()
+        dialog = page.get_by_role("dialog", name=name)
+        expect(dialog.get_by_text("Looking")).to_have_count(0)
+        found[name] = faults(page)
+        page.keyboard.press("Escape")
+        expect(dialog).to_have_count(0)
+    page.get_by_role("button", name="Keys", exact=True).click()
+    found["keys"] = faults(page)
+    page.keyboard.press("Escape")
+    for name, job in jobs.items():
+        page.goto(ui.at(view="job", id=job.job_id))
+        expect(page.locator(".title .state")).to_be_visible()
+        expect(page.get_by_text("Looking")).to_have_count(0)
+        found[name] = faults(page)
+    page.goto(ui.at(q="nothing like it"))
+    expect(page.get_by_text("No job fits.")).to_be_visible()
+    found["no job"] = faults(page)
+    assert {name: wrong for name, wrong in found.items() if wrong} == {}
+    for job in jobs.values():
+        job.cancel()
+
+
 def longest_task(page, number):
     """Scroll, look at jobs and use the palette; return the longest task meanwhile, in ms."""
     page.evaluate("tasks.length = 0")

@@ -477,7 +477,7 @@ function Table({ rows, columns, sort, chosen, onChoose, onDrop }) {
         chosen=${chosen.has(rows.at(index)?.job_id)} onChoose=${choose} onAt=${setAt} />`,
     );
   }
-  return html`<div class="table" role="grid" aria-label="Jobs" aria-rowcount=${count + 1} aria-multiselectable="true"
+  return html`<${Fragment}><div class="table" role="grid" aria-label="Jobs" aria-rowcount=${count + 1} aria-multiselectable="true"
     tabindex="0" ref=${box} onScroll=${measure} onKeyDown=${press} style=${widths(columns)}
     aria-activedescendant=${count ? `row-${at}` : null}>
     <div class="row head" role="row" aria-rowindex="1">
@@ -491,8 +491,7 @@ function Table({ rows, columns, sort, chosen, onChoose, onDrop }) {
       })}
     </div>
     <div class="rows" role="rowgroup" style=${{ height: `${count * ROW}px` }}>${shown}</div>
-    ${rows.totals && !count && html`<p class="empty">No job fits. <a href=${link({ view: "jobs" })}>Show all jobs</a></p>`}
-  </div>`;
+  </div>${rows.totals && !count && html`<p class="empty">No job fits. <a href=${link({ view: "jobs" })}>Show all jobs</a></p>`}<//>`;
 }
 
 /** Of each column its least width in pixels, and its share of what is left. */

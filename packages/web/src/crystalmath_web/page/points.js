@@ -76,6 +76,7 @@ export function Points({ points, colours, lines = [], xTitle, yTitle, xNames = n
     const font = `11px ${style.fontFamily}`;
     const axis = { stroke: colour("--muted"), grid: { stroke: colour("--line"), width: 1 }, ticks: { show: false }, font, labelFont: font, show: !triangle };
     const sorted = [...points].sort((one, other) => one.x - other.x);
+    const counted = [...sorted.map(({ x, y }) => [x, y]), ...lines.flat()].sort(([one], [other]) => one - other);
     const ofColour = Object.groupBy(sorted.keys(), (row) => sorted[row].colour);
     const fills = resolved(colours, style);
     const place = { x: new Float64Array(sorted.length), y: new Float64Array(sorted.length) };
@@ -140,8 +141,8 @@ export function Points({ points, colours, lines = [], xTitle, yTitle, xNames = n
         series: [{}, { paths: () => null, points: { show: false } }],
         hooks: { draw: [draw] },
       },
-      // What is seen is drawn above; lines count for the scales, too.
-      [[...sorted.map(({ x }) => x), ...lines.flat().map(([x]) => x)], [...sorted.map(({ y }) => y), ...lines.flat().map(([, y]) => y)]],
+      // What is seen is drawn above; lines count for the scales, too, which begin and end with the first and last x.
+      [counted.map(([x]) => x), counted.map(([, y]) => y)],
       element,
     );
     state.sorted = sorted;

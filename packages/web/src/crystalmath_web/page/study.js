@@ -250,7 +250,7 @@ function Equations({ rows, columns }) {
     <${Trouble} error=${error} />
     ${!told.states && !error && html`<p class="note">Looking …</p>`}
     ${curves.length > 0 &&
-    html`<${Chart} curves=${curves} xLabel=${`volume (Å³${per})`} digits=${UNITS.ev[1]} onPoint=${open}
+    html`<${Chart} curves=${curves} xLabel=${`volume (Å³${per})`} digits=${UNITS.ev[1]} below=${170 + 24 * states.length} onPoint=${open}
         yLabel=${per ? "energy above the minimum (eV/atom)" : "energy (eV)"} label=${`Equations of state: ${states.map(materialOf).join(", ")}`} />
       <table class="fits">
         <thead><tr><th>Material</th>${[`V₀ (Å³${per})`, `E₀ (eV${per})`, "B (GPa)", "B′"].map((one) => html`<th class="number">${one}</th>`)}<th>Note</th></tr></thead>
