@@ -240,10 +240,10 @@ def test_the_hull_is_that_of_the_command_line(screened, browser):
     page.get_by_label("elements").select_option("Au-Cu-Pd")
     expect(plot(page, f"Convex hull of Au-Cu-Pd: {len(jobs)} jobs")).to_be_visible()
     expect(page.locator(".corner")).to_have_text(["Au", "Cu", "Pd"])
-    # Each pure element lies at its corner, a thirtieth of the triangle away from the edge.
+    # Each pure element lies at its corner, a twelfth of the triangle away from the edge.
     box = page.locator(".points .u-over").bounding_box()
-    for name, x, y in (("Au", 1, 31), ("Cu", 31, 31), ("Pd", 16, 1)):
-        page.mouse.move(box["x"] + box["width"] * x / 32, box["y"] + box["height"] * y / 32)
+    for name, x, y in (("Au", 1, 13), ("Cu", 13, 13), ("Pd", 7, 1)):
+        page.mouse.move(box["x"] + box["width"] * x / 14, box["y"] + box["height"] * y / 14)
         expect(page.locator(".tip b")).to_have_text(name)
     page.get_by_label("references").fill("set=none")
     page.get_by_label("references").press("Enter")

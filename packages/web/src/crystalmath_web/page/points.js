@@ -125,7 +125,7 @@ export function Points({ points, colours, lines = [], xTitle, yTitle, xNames = n
       ctx.restore();
     };
     const spread = (low, high) => {
-      const margin = (high - low) / 30 || 0.5;
+      const margin = (high - low) / (triangle ? 12 : 30) || 0.5; // a corner has its name there
       return [low - margin, high + margin];
     };
     const names = xNames && { incrs: STEPS, values: (_, splits) => splits.map((at) => xNames[at] ?? "") };
