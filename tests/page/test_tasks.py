@@ -276,7 +276,7 @@ def test_why_it_failed_and_the_repair_by_keys(page, work, spent):
     spent("repair", keys)
 
 
-def test_compare_a_screening_and_see_its_hull_by_mouse(page, spent):
+def test_compare_a_screening_and_see_its_hull_by_mouse(page, spent, picture):
     filters = page.get_by_role("complementary", name="Filters")
     mouse = Mouse(page)
     mouse.click(filters.get_by_role("button", name="alloys"))
@@ -285,6 +285,8 @@ def test_compare_a_screening_and_see_its_hull_by_mouse(page, spent):
     mouse.click(page.get_by_role("region", name="Ranking").get_by_role("button").nth(1))
     picked = page.get_by_role("region", name="Picked job")
     expect(picked.get_by_role("img", name="Structure of")).to_be_visible()
+    expect(picked.locator("canvas")).to_be_visible()
+    picture(page, "screening")
     spent("screening", mouse)
     page.go_back()
     mouse.count = 2  # those that lead to the study
