@@ -269,7 +269,7 @@ async def screen_of_top(job_id):
     """Return the screen of `crystalmath top` as SVG, once it tells how far a job has come."""
     with connect() as client:
         top = pytest.importorskip("crystalmath_top.app").Top(client)
-        async with top.run_test(size=(150, 14)) as pilot:
+        async with top.run_test(size=(124, 15)) as pilot:
             table = top.query_one("DataTable")
             while not (
                 job_id in {key.value for key in table.rows}
@@ -421,6 +421,8 @@ def test_a_flow_is_seen_step_by_step(ui, browser, client, picture, tmp_path):
     expect(tree.get_by_text("relax_job#1")).to_have_count(0)
     tree.get_by_role("button").click()
     expect(page.locator(".structure canvas")).to_be_visible()
+    expect(page.get_by_text("It would be accepted")).to_be_visible()
+    page.locator(".flow").evaluate("shown => shown.scrollIntoView()")
     picture(page, "flow")
 
 

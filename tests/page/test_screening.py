@@ -132,6 +132,7 @@ def plot(page, name):
 def test_two_columns_a_third_and_a_structure(screened, browser):
     page = browser(screened.at())
     page.get_by_role("button", name="scatter").click()
+    expect(plot(page, "energy per atom (eV) against size")).to_be_visible()
     page.get_by_label("against x").select_option("share of Au")
     drawn = plot(page, f"energy per atom (eV) against share of Au: {len(screened.jobs)} jobs")
     expect(drawn).to_be_visible()

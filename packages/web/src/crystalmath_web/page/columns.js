@@ -74,6 +74,14 @@ export function shareColumns(rows) {
   return elements.size > 1 && elements.size < 25 ? [...elements].sort().map((symbol) => SHARE + symbol) : [];
 }
 
+/** Return the share that has the most values, where some rows are of several elements. */
+export function widestShare(rows) {
+  const compositions = [...new Set(rows.map((row) => row.formula))].filter(Boolean).map(sharesOf);
+  if (!compositions.some((shares) => Object.keys(shares).length > 1)) return undefined;
+  const valuesOf = (name) => new Set(compositions.map((shares) => shares[name.slice(SHARE.length)] ?? 0)).size;
+  return shareColumns(rows).reduce((one, other) => (one && valuesOf(one) >= valuesOf(other) ? one : other), undefined);
+}
+
 /** Return a value of a row, or the share of an element. */
 export function valueOf(row, name) {
   if (!isShare(name)) return row[name];

@@ -1,7 +1,7 @@
 // Many jobs at once: a scatter of two columns, a histogram, the convex hull, a ranking, and filters by numbers.
 
 import { columnsOf, written } from "./table.js";
-import { Choice, compare, differing, isNumber, shareColumns, sharesOf, shown, titleOf, valueOf } from "./columns.js";
+import { Choice, compare, differing, isNumber, shareColumns, sharesOf, shown, titleOf, valueOf, widestShare } from "./columns.js";
 import { Colours, Points, colouring, rangeOf } from "./points.js";
 import { Fragment, State, Trouble, address, change, formula, html, link, nameOf, useEffect, useMemo, useRef, useState } from "./lib.js";
 import { Bars } from "./bars.js";
@@ -28,7 +28,7 @@ function useColumns(rows) {
     const differ = [...differing(rows, columns).filter((name) => name !== "name"), ...shares];
     const numbers = differ.filter((name) => rows.some((row) => isNumber(valueOf(row, name))));
     const asked = differ.filter((name) => /^(labels_|params\.)/.test(name));
-    return { differ, numbers, asked };
+    return { differ, numbers, asked, widest: widestShare(rows) };
   }, [rows]);
 }
 
@@ -168,10 +168,10 @@ const tipOf = (columns) => ({ row }) =>
 // --- two columns -------------------------------------------------------------------------------
 
 export function Scatter({ rows, all }) {
-  const { differ, numbers, asked } = useColumns(all);
+  const { differ, numbers, asked, widest } = useColumns(all);
   const chosen = (name, all, else_) => (all.includes(address.value.get(name)) ? address.value.get(name) : else_);
   const y = chosen("y", numbers, ["energy_per_atom_ev", "energy_ev"].find((name) => numbers.includes(name)) ?? numbers[0]);
-  const candidates = [...asked.filter((name) => numbers.includes(name)), "volume_ang3", ...numbers, ...differ];
+  const candidates = [...asked.filter((name) => numbers.includes(name)), widest, "volume_ang3", ...numbers, ...differ];
   const x = chosen("x", differ, candidates.find((name) => differ.includes(name) && name !== y));
   const colour = chosen("colour", differ, "");
   const drawn = useMemo(() => {
