@@ -278,6 +278,8 @@ async def screen_of_top(job_id):
                 )
             ):
                 await pilot.pause(0.2)
+            table.styles.scrollbar_size_horizontal = 0
+            await pilot.pause(0.2)
             return top.export_screenshot(title="crystalmath top")
 
 

@@ -283,7 +283,7 @@ def test_compare_a_screening_and_see_its_hull_by_mouse(page, spent, picture):
     mouse.click(page.get_by_role("link", name="Study"))
     mouse.click(page.get_by_role("button", name="scatter"))
     expect(plot(page, "energy per atom (eV) against share of Au: 13 jobs")).to_be_visible()
-    mouse.click(page.get_by_role("region", name="Ranking").get_by_role("button").nth(1))
+    mouse.click(page.get_by_role("region", name="Ranking").get_by_role("button", name="Cu-Au 2"))
     picked = page.get_by_role("region", name="Picked job")
     expect(picked.get_by_role("img", name="Structure of")).to_be_visible()
     expect(picked.locator("canvas")).to_be_visible()
