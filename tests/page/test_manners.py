@@ -289,6 +289,21 @@ def test_columns_fill_the_window(served, browser):
         expect(page.get_by_role("columnheader", name=name)).to_be_visible()
 
 
+def test_what_opens_fits_a_narrow_window(served, browser):
+    page = browser(served.address, viewport={"width": 390, "height": 700})
+    expect(row(page, "job 399")).to_be_visible()
+    opened = [page.locator("details.menu[open] > div"), page.get_by_role("dialog", name="Keys")]
+    for name in ("Views", "Columns", "Export"):
+        page.get_by_text(name, exact=True).click()
+        box = opened[0].bounding_box()
+        assert box["x"] >= 0, name
+        assert box["x"] + box["width"] <= 390, name
+        page.keyboard.press("Escape")
+    page.keyboard.press("?")
+    words = opened[1].get_by_role("definition").filter(has_text="study the jobs")
+    assert words.bounding_box()["width"] > 150
+
+
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_nothing_of_it_keeps_people_out(served, browser, axe, scheme):
     page = browser(served.address, color_scheme=scheme)
