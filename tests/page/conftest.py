@@ -1,6 +1,7 @@
 """The page as a person has it: `crystalmath ui` in a process of its own, and a browser."""
 
 import contextlib
+import io
 import os
 import shutil
 import signal
@@ -9,6 +10,7 @@ from typing import NamedTuple
 from urllib.parse import urlencode
 
 import pytest
+from PIL import Image
 from playwright.sync_api import expect, sync_playwright
 
 from commands import limited, ran, start
@@ -27,7 +29,7 @@ WAIT_MS = 120_000
 #: Where pictures go that docs/web.md shows: ``PICTURES=docs/pictures nox -s web``.
 PICTURES = os.environ.get("PICTURES")
 #: A picture of the documentation is no larger, in bytes.
-LARGEST = 200_000
+LARGEST = 150_000
 
 
 @pytest.fixture(scope="session")
@@ -120,13 +122,15 @@ def browser(chromium):
 
 @pytest.fixture
 def picture(tmp_path):
-    """Return what takes a picture for the documentation."""
+    """Return what takes a picture of a page, or of a part of it, for the documentation."""
 
-    def take(page, name):
+    def take(shown, name):
         folder = ROOT / PICTURES if PICTURES else tmp_path
         folder.mkdir(exist_ok=True)
         path = folder / f"{name}.png"
-        page.screenshot(path=path, animations="disabled")
+        with Image.open(io.BytesIO(shown.screenshot(animations="disabled"))) as shot:
+            few = shot.convert("RGB").quantize(256, dither=Image.Dither.NONE)
+        few.save(path, optimize=True)
         assert not PICTURES or path.stat().st_size < LARGEST
 
     return take

@@ -25,6 +25,10 @@ STATIC = "quacc.recipes.emt.core.static_job"
 LONGEST = 200
 #: Of older jobs than these the beginning is not written: it takes half of the time. In seconds.
 BEGUN_S = 86_400
+#: What follows a new size of the window is drawn in the second frame after it at the latest.
+DRAWN = """() => new Promise(
+  drawn => requestAnimationFrame(() => requestAnimationFrame(() => setTimeout(drawn)))
+)"""
 TASKS = """
 window.tasks = [];
 new PerformanceObserver(all => all.getEntries().forEach(one => tasks.push(one.duration)))
@@ -274,14 +278,30 @@ def test_columns_fill_the_window(served, browser):
     shown = []
     for width in (390, 800, 1080, 1280, 1600, 1920, 2560):
         page.set_viewport_size({"width": width, "height": 700})
+        page.evaluate(DRAWN)
         expect(row(page, "job 399")).to_be_visible()
-        heads = page.get_by_role("columnheader").all_inner_texts()
-        shown.append(len(heads))
+        shown.append(page.get_by_role("columnheader").count())
         assert page.evaluate("document.documentElement.scrollWidth") <= width
         if width >= 1080:
             assert grid(page).evaluate("one => one.scrollWidth <= one.clientWidth")
     assert shown == sorted(shown)
-    assert {"Error or reason", "Where"} <= set(heads)
+    for name in ("Error or reason", "Where"):
+        expect(page.get_by_role("columnheader", name=name)).to_be_visible()
+
+
+def test_what_opens_fits_a_narrow_window(served, browser):
+    page = browser(served.address, viewport={"width": 390, "height": 700})
+    expect(row(page, "job 399")).to_be_visible()
+    opened = [page.locator("details.menu[open] > div"), page.get_by_role("dialog", name="Keys")]
+    for name in ("Views", "Columns", "Export"):
+        page.get_by_text(name, exact=True).click()
+        box = opened[0].bounding_box()
+        assert box["x"] >= 0, name
+        assert box["x"] + box["width"] <= 390, name
+        page.keyboard.press("Escape")
+    page.keyboard.press("?")
+    words = opened[1].get_by_role("definition").filter(has_text="study the jobs")
+    assert words.bounding_box()["width"] > 150
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
@@ -318,6 +338,59 @@ def test_nothing_of_it_keeps_people_out(served, browser, axe, scheme):
     check("job")
     assert found == {}
     assert elsewhere == []
+
+
+def each_state(client, folder):
+    """Submit jobs of every state, the flow last, and return them by state."""
+    sleeps = "lab_recipes.long_sleep"
+    jobs = {
+        "failed": client.submit("lab_recipes.fail", bulk("Al"), {"message": "no luck"}),
+        "completed": client.submit("lab_recipes.value", bulk("Al"), {"number": 1}),
+        "flow": client.submit(
+            "flow_recipes.counts", None, {"folder": str(folder), "fails": [1], "waits": []}
+        ),
+    }
+    list(client.wait([job.job_id for job in jobs.values()], timeout=300))
+    jobs["cancelled"] = client.submit(sleeps, bulk("Al"), name="cancelled")
+    jobs["cancelled"].cancel()
+    jobs["running"] = client.submit(sleeps, bulk("Al"), name="runs")
+    for number in range(8):
+        jobs["pending"] = client.submit(sleeps, bulk("Al"), name=f"waits {number}")
+    eventually(lambda: client.job(jobs["running"].job_id).state == JobState.RUNNING)
+    return jobs
+
+
+def test_jobs_of_each_state_keep_nobody_out(ui, browser, client, faults, tmp_path):
+    page = browser(ui.address)
+    found = {}
+    expect(page.get_by_role("region", name="First steps")).to_be_visible()
+    found["empty home"] = faults(page)
+    jobs = each_state(client, tmp_path)
+    expect(row(page, "waits 7")).to_contain_text("pending")
+    for box in page.get_by_role("checkbox", name=re.compile("^Choose")).all():
+        box.set_checked(True)
+    found["chosen"] = faults(page)
+    for name in ("Cancel", "Run again"):
+        page.get_by_role("button", name=name, exact=True).click()
+        dialog = page.get_by_role("dialog", name=name)
+        expect(dialog.get_by_text("Looking")).to_have_count(0)
+        found[name] = faults(page)
+        page.keyboard.press("Escape")
+        expect(dialog).to_have_count(0)
+    page.get_by_role("button", name="Keys", exact=True).click()
+    found["keys"] = faults(page)
+    page.keyboard.press("Escape")
+    for name, job in jobs.items():
+        page.goto(ui.at(view="job", id=job.job_id))
+        expect(page.locator(".title .state")).to_be_visible()
+        expect(page.get_by_text("Looking")).to_have_count(0)
+        found[name] = faults(page)
+    page.goto(ui.at(q="nothing like it"))
+    expect(page.get_by_text("No job fits.")).to_be_visible()
+    found["no job"] = faults(page)
+    assert {name: wrong for name, wrong in found.items() if wrong} == {}
+    for job in jobs.values():
+        job.cancel()
 
 
 def longest_task(page, number):

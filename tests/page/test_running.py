@@ -58,7 +58,7 @@ def test_rows_and_pages_tell_how_far_a_job_has_come(ui, browser, long, faults, p
         expect(page).to_have_url(re.compile(f"span={span}"))
         expect(bars).to_have_count(5)
     expect(page.locator(".ticks span")).to_have_count(6)
-    page.set_viewport_size({"width": 1080, "height": 480})
+    page.set_viewport_size({"width": 1080, "height": 400})
     picture(page, "activity")
     assert faults(page) == {}
     for width in (390, 1080, 2560):

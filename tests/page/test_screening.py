@@ -23,8 +23,6 @@ SCRIPT = "<img src=x onerror=document.title='stolen'>"
 #: The points of a large scatter, and the longest time for which the page may not answer, in ms.
 MANY = 10_000
 LONGEST = 200
-#: The first drawing of all rows takes longer than it should, in ms.
-LONGEST_LOAD = 800
 OBSERVED = """
 window.longest = 0;
 new PerformanceObserver(list => {
@@ -134,8 +132,10 @@ def plot(page, name):
 def test_two_columns_a_third_and_a_structure(screened, browser):
     page = browser(screened.at())
     page.get_by_role("button", name="scatter").click()
+    expect(plot(page, "energy per atom (eV) against size")).to_be_visible()
     page.get_by_label("against x").select_option("share of Au")
-    expect(plot(page, f"energy per atom (eV) against share of Au: {len(screened.jobs)} jobs"))
+    drawn = plot(page, f"energy per atom (eV) against share of Au: {len(screened.jobs)} jobs")
+    expect(drawn).to_be_visible()
     page.get_by_label("coloured by").select_option("labels_set")
     expect(page.get_by_label("Colours: set").get_by_role("listitem")).to_have_count(2)
     expect(page.get_by_label("Colours: set")).to_contain_text(SCRIPT)
@@ -219,7 +219,7 @@ def test_a_histogram_counts_and_its_bars_filter(screened, browser):
     counts = [int(text or 0) for text in bars.locator("span").all_inner_texts()]
     energies = [job.summary["energy_ev"] for job in screened.client.list()]
     assert counts == np.histogram(energies, bins=len(counts))[0].tolist()
-    expect(page.locator(".told")).to_contain_text(f"{np.mean(energies):.5f}")
+    expect(page.locator(".told")).to_contain_text(f"{np.mean(energies):.4f}")
     largest = counts.index(max(counts))
     bars.nth(largest).click()
     expect(page.get_by_text(f"{max(counts)} of {len(energies)} jobs")).to_be_visible()
@@ -237,10 +237,15 @@ def test_the_hull_is_that_of_the_command_line(screened, browser):
     rows = page.get_by_role("region", name="Ranking").locator("tbody tr")
     for job in jobs:
         told = rows.filter(has=page.get_by_role("button", name=job.name, exact=True))
-        expect(told).to_contain_text(f"{energies[job.job_id]['formation_energy']:.5f}")
+        expect(told).to_contain_text(f"{energies[job.job_id]['formation_energy']:.4f}")
     page.get_by_label("elements").select_option("Au-Cu-Pd")
     expect(plot(page, f"Convex hull of Au-Cu-Pd: {len(jobs)} jobs")).to_be_visible()
     expect(page.locator(".corner")).to_have_text(["Au", "Cu", "Pd"])
+    # Each pure element lies at its corner, a twelfth of the triangle away from the edge.
+    box = page.locator(".points .u-over").bounding_box()
+    for name, x, y in (("Au", 1, 13), ("Cu", 13, 13), ("Pd", 7, 1)):
+        page.mouse.move(box["x"] + box["width"] * x / 14, box["y"] + box["height"] * y / 14)
+        expect(page.locator(".tip b")).to_have_text(name)
     page.get_by_label("references").fill("set=none")
     page.get_by_label("references").press("Enter")
     expect(page.get_by_role("alert")).to_contain_text("there is no reference for")
@@ -262,12 +267,19 @@ def test_a_hull_is_convex(screened, browser, points):
         assert np.interp(x, *zip(*hull, strict=True)) <= y + 1e-12
 
 
+def record(page, longest, what):
+    """Note the longest task since the last one was noted."""
+    page.wait_for_timeout(300)
+    found = page.evaluate("() => { const found = longest; longest = 0; return found; }")
+    longest[what] = min(found, longest.get(what, np.inf))
+
+
 def test_ten_thousand_points_do_not_stutter(many, browser, capsys):
     page = browser(f"{many.at(view='jobs')}#{many.token}")
     expect(page.get_by_role("row").nth(1)).to_be_visible()
     page.add_init_script(OBSERVED)
     longest = {}
-    for _ in range(3):  # the machine does other things, too: the best of three runs counts
+    for _ in range(5):  # the machine does other things, too: the best run of each counts
         page.goto(many.at(view="study", show="scatter", x="labels_pressure", colour="labels_set"))
         expect(plot(page, f"energy per atom (eV) against pressure: {MANY} jobs")).to_be_visible()
         record(page, longest, "load")
@@ -289,22 +301,43 @@ def test_ten_thousand_points_do_not_stutter(many, browser, capsys):
         page.get_by_role("button", name="histogram").click()
         expect(page.get_by_role("group", name=re.compile("^Histogram"))).to_be_visible()
         record(page, longest, "histogram")
-        loading = longest["load"]
-        used = max(value for name, value in longest.items() if name != "load")
-        if used < LONGEST and loading < LONGEST_LOAD:
+        if max(longest.values()) < LONGEST:
             break
     with capsys.disabled():
         told = ", ".join(f"{name} {value:.0f}" for name, value in longest.items())
         print(f"\n{MANY} points, longest tasks in ms: {told}")
-    assert used < LONGEST
-    assert loading < LONGEST_LOAD
+    assert max(longest.values()) < LONGEST
 
 
-def record(page, longest, what):
-    """Note the longest task since the last one was noted."""
-    page.wait_for_timeout(300)
-    found = page.evaluate("() => { const found = longest; longest = 0; return found; }")
-    longest[what] = min(found, longest.get(what, np.inf))
+@pytest.mark.parametrize(
+    ("values", "read"),
+    [
+        (["12.50", 3, "1e-5", None], [12.5, 3, 1e-5, None]),
+        (["12.50", "007"], ["12.50", "007"]),
+        (["1.0", "one"], ["1.0", "one"]),
+        (["", 1], ["", 1]),
+        ([None, None], [None, None]),
+    ],
+)
+def test_labels_that_are_all_numbers_are_read_as_such(screened, browser, values, read):
+    page = browser(screened.at())
+    rows = [{} if value is None else {"labels_a": value} for value in values]
+    told = page.evaluate("async rows => (await import('/page/columns.js')).withNumbers(rows)", rows)
+    assert [row.get("labels_a") for row in told] == read
+
+
+def test_what_a_result_says_again_is_one_column(screened, browser):
+    rows = [
+        {"natoms": size, "recipe": "same", "results.size": size, "results.list": [size, 0]}
+        for size in (1, 2, 3)
+    ]
+    rows[1]["results.other"] = True
+    page = browser(screened.at())
+    told = page.evaluate(
+        "async rows => (await import('/page/columns.js')).differing(rows, Object.keys(rows[1]))",
+        rows,
+    )
+    assert told == ["natoms", "results.list", "results.other"]
 
 
 @pytest.mark.parametrize("show", ["scatter", "histogram", "hull"])

@@ -1,4 +1,4 @@
-"""What a page's server refuses, over HTTP: each attack of docs/web.md, and of SECURITY.md."""
+"""What a page's server refuses, over HTTP: each attack of SECURITY.md."""
 
 import json
 import re

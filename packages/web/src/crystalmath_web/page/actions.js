@@ -1,6 +1,6 @@
 // What is done with jobs, each after it was said what that is: cancel, run again, remove files.
 
-import { Fragment, Trouble, bytes, html, link, useEffect, useRef, useState } from "./lib.js";
+import { Fragment, Trouble, bytes, html, jobCount, link, useEffect, useRef, useState } from "./lib.js";
 import { call, session } from "./server.js";
 import { Parameters, Place, paramsOf, placeOf } from "./parameters.js";
 import { Export } from "./table.js";
@@ -9,7 +9,6 @@ import { Export } from "./table.js";
 const PAUSE = 500;
 const MOST = 10_000; // ids of one request
 const NAMED = 500; // ids in an address
-const jobs = (count) => (count === 1 ? "1 job" : `${count.toLocaleString()} jobs`);
 
 /** Look what a cancel would do: of the jobs, how many have not ended. */
 async function planCancel(ids) {
@@ -23,11 +22,11 @@ async function planCancel(ids) {
   const left = ids.length - meant.length;
   return {
     says: [
-      running.length && `${jobs(running.length)} will be stopped while running, and what was computed of it is lost.`,
-      pending.length && `${jobs(pending.length)} will never begin.`,
-      left && `${jobs(left)} ended already, and will stay as it is.`,
+      running.length && `${jobCount(running.length)} will be stopped while running, and what was computed of it is lost.`,
+      pending.length && `${jobCount(pending.length)} will never begin.`,
+      left && `${jobCount(left)} ended already, and will stay as it is.`,
     ],
-    button: meant.length && `Cancel ${jobs(meant.length)}`,
+    button: meant.length && `Cancel ${jobCount(meant.length)}`,
     act: () => call("jobs.cancel_many", { job_ids: meant }),
   };
 }
@@ -43,10 +42,10 @@ async function planRetry(ids, changes) {
   const key = `page-${crypto.randomUUID()}`;
   return {
     says: [
-      good.length && `${jobs(good.length)} will run again as ${good.length > 1 ? "new jobs" : "a new job"}, ${how} submitted. The old ${good.length > 1 ? "ones stay" : "one stays"}.`,
-      ...Object.entries(errors).map(([error, count]) => `${jobs(count)} cannot run again: ${error}`),
+      good.length && `${jobCount(good.length)} will run again as ${good.length > 1 ? "new jobs" : "a new job"}, ${how} submitted. The old ${good.length > 1 ? "ones stay" : "one stays"}.`,
+      ...Object.entries(errors).map(([error, count]) => `${jobCount(count)} cannot run again: ${error}`),
     ],
-    button: good.length && `Run ${jobs(good.length)} again`,
+    button: good.length && `Run ${jobCount(good.length)} again`,
     act: () => call("jobs.retry", { job_ids: good, key, ...changes }),
   };
 }
@@ -60,11 +59,11 @@ async function planPrune(ids) {
   const meant = told.jobs.map((job) => job.job_id);
   return {
     says: [
-      meant.length && `The files of ${jobs(meant.length)} (${bytes(size)}) will be removed for good: logs, outputs and ` +
+      meant.length && `The files of ${jobCount(meant.length)} (${bytes(size)}) will be removed for good: logs, outputs and ` +
         "whole results. Records, energies and labels stay.",
-      ...Object.entries(errors).map(([error, count]) => `${jobs(count)}: ${error}`),
+      ...Object.entries(errors).map(([error, count]) => `${jobCount(count)}: ${error}`),
     ],
-    button: meant.length && `Remove the files of ${jobs(meant.length)}`,
+    button: meant.length && `Remove the files of ${jobCount(meant.length)}`,
     act: () => call("jobs.prune", { job_ids: meant, limit: MOST }),
   };
 }
@@ -143,7 +142,7 @@ function Confirmation({ name, ids, onEnd }) {
     try {
       const told = await plan.act();
       const failed = told.jobs.filter((job) => job.error).map((job) => job.error);
-      if (failed.length) setError(new Error(`${jobs(failed.length)}: ${failed[0]}`));
+      if (failed.length) setError(new Error(`${jobCount(failed.length)}: ${failed[0]}`));
       else onEnd(told);
     } catch (problem) {
       setError(problem);
@@ -181,7 +180,7 @@ export function Actions({ chosen, count, onChooseAll, onDone }) {
   const ids = [...chosen];
   const more = count > chosen.size && count <= MOST;
   return html`<div class="actions" role="toolbar" aria-label="Chosen jobs">
-    <b>${jobs(chosen.size)}</b> chosen
+    <b>${jobCount(chosen.size)}</b> chosen
     ${more && html`<button class="quiet" onClick=${onChooseAll}>choose all ${count.toLocaleString()}</button>`}
     <span class="space"></span>
     <${Export} find=${() => ids} what="the chosen jobs" />

@@ -1,8 +1,8 @@
 // What runs now, where, and what ran there lately.
 
 import {
-  Fragment, State, Trouble, address, change, clock, duration, formula, html, link, moment, now, runtime, shortId, shortRecipe, toldSteps,
-  useEffect, useState, whereOf,
+  Fragment, State, Trouble, address, change, clock, duration, formula, html, jobCount, link, moment, nameOf, now,
+  runtime, shortRecipe, toldSteps, useEffect, useState, whereOf,
 } from "./lib.js";
 import { call, useChanges } from "./server.js";
 import { shareOf, toldProgress, toldUsual, usual } from "./usual.js";
@@ -69,7 +69,7 @@ function useNow() {
 
 function Running({ job, progress, like }) {
   return html`<li>
-    <a href=${link({ view: "job", id: job.job_id })} title=${shortRecipe(job.recipe)}>${job.name ?? shortId(job.job_id)}</a>
+    <a href=${link({ view: "job", id: job.job_id })} title=${shortRecipe(job.recipe)}>${nameOf(job)}</a>
     <span>${formula(job.formula)}</span>
     <span class="space">${job.steps ? toldSteps(job.steps) : progress ? toldProgress(progress) : ""}</span>
     <span class="number" title=${like ? toldUsual(like) : null}>
@@ -205,12 +205,12 @@ function Lane({ name, jobs, begin, seconds }) {
     event.preventDefault();
   };
   return html`<div class="lane">
-    <h3>${name} <span class="note">${jobs.length.toLocaleString()} ${jobs.length === 1 ? "job" : "jobs"}</span></h3>
+    <h3>${name} <span class="note">${jobCount(jobs.length)}</span></h3>
     ${packed
       ? html`<ul aria-label=${`Jobs on ${name}`} style=${{ height: `${packed.count * LINE}px` }} onKeyDown=${step}>
           ${packed.lines.map(([job, line], number) => {
             const from = share(job.started_at);
-            const told = `${job.name ?? shortId(job.job_id)}: ${job.status}, ${duration(runtime(job))} from ${moment(job.started_at)}`;
+            const told = `${nameOf(job)}: ${job.status}, ${duration(runtime(job))} from ${moment(job.started_at)}`;
             return html`<li key=${job.job_id}><a class=${job.status} tabindex=${number ? "-1" : "0"} href=${link({ view: "job", id: job.job_id })} title=${told} aria-label=${told}
               style=${{ left: `${from}%`, width: `max(3px, ${share(job.finished_at ?? now.value) - from}%)`, top: `${line * LINE}px` }}></a></li>`;
           })}

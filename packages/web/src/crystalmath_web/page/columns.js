@@ -1,12 +1,12 @@
 // Columns of a study: their titles and units, how values are written and compared, and shares of elements.
 
-import { formula, shortRecipe } from "./lib.js";
-import { written } from "./table.js";
+import { ENERGY_DIGITS, FORCE_DIGITS, change, formula, html, partsOf, shortRecipe } from "./lib.js";
+import { columnsOf, written } from "./table.js";
 
 /** What tells nothing of a calculation. */
 export const ASIDE = ["job_id", "created_at", "started_at", "finished_at", "work_dir", "dir_name", "error", "reason", "key", "attempt", "priority", "flow", "step", "superseded_by"];
 /** Units by the end of a column's name, and digits behind the point. */
-export const UNITS = { ev: ["eV", 5], ev_ang: ["eV/Å", 4], ang3: ["Å³", 3], s: ["s", 2] };
+export const UNITS = { ev: ["eV", ENERGY_DIGITS], ev_ang: ["eV/Å", FORCE_DIGITS], ang3: ["Å³", 3], s: ["s", 2] };
 const PHASES = { formation_energy: "formation (eV/atom)", e_above_hull: "above the hull (eV/atom)" };
 const SHARE = "share of ";
 export const unitOf = (name) => /^(.*?)_(ev_ang|ev|ang3|s)$/.exec(name) ?? [null, name, ""];
@@ -20,10 +20,30 @@ export function titleOf(name) {
 }
 
 export const isNumber = (value) => typeof value === "number";
-export const compare = (one, other) =>
-  isNumber(one) && isNumber(other) ? one - other : written(one).localeCompare(written(other), undefined, { numeric: true });
+/** One for all: `localeCompare` makes one for each comparison. */
+const { compare: compareTexts } = new Intl.Collator(undefined, { numeric: true });
+export const compare = (one, other) => (isNumber(one) && isNumber(other) ? one - other : compareTexts(written(one), written(other)));
 
-const partsOf = (text = "") => [...text.matchAll(/([A-Z][a-z]*)(\d*)/g)].map(([, symbol, count]) => [symbol, Number(count || 1)]);
+/** A number as people write it: 12.50, but not 007. */
+const NUMBER = /^-?(0|[1-9]\d*)(\.\d+)?(e[+-]?\d+)?$/i;
+
+/** Return rows in which a label is a number if it is written as one in all of them: the server leaves 12.50 as text. */
+export function withNumbers(rows) {
+  const labels = columnsOf(rows).filter((name) => name.startsWith("labels_"));
+  const isRead = (name) => rows.every(({ [name]: value }) => value === undefined || isNumber(value) || NUMBER.test(value));
+  const isText = (name) => rows.some((row) => typeof row[name] === "string");
+  const read = labels.filter((name) => isText(name) && isRead(name));
+  const numbers = (row) => read.filter((name) => row[name] !== undefined).map((name) => [name, Number(row[name])]);
+  return read.length ? rows.map((row) => ({ ...row, ...Object.fromEntries(numbers(row)) })) : rows;
+}
+
+/** Choose a column, which the address keeps. */
+export function Choice({ name, label, value, options, none = null }) {
+  return html`<label>${label} <select value=${value} onChange=${(event) => change({ [name]: event.target.value })}>
+    ${none !== null && html`<option value="">${none}</option>`}
+    ${options.map((one) => html`<option value=${one}>${titleOf(one)}</option>`)}
+  </select></label>`;
+}
 
 /** Write a formula with the smallest whole numbers: Cu4 and Cu are one material. */
 export function reduced(text) {
@@ -38,7 +58,7 @@ const compositions = new Map();
 /** Return the share of each element of a formula, of 1. */
 export function sharesOf(text) {
   if (!compositions.has(text)) {
-    const parts = partsOf(text ?? "");
+    const parts = partsOf(text);
     const all = parts.reduce((sum, [, count]) => sum + count, 0);
     const shares = {};
     for (const [symbol, count] of parts) shares[symbol] = (shares[symbol] ?? 0) + count / all;
@@ -52,6 +72,14 @@ export function shareColumns(rows) {
   const elements = new Set();
   for (const text of new Set(rows.map((row) => row.formula))) for (const symbol in sharesOf(text)) elements.add(symbol);
   return elements.size > 1 && elements.size < 25 ? [...elements].sort().map((symbol) => SHARE + symbol) : [];
+}
+
+/** Return the share that has the most values, where some rows are of several elements. */
+export function widestShare(rows) {
+  const compositions = [...new Set(rows.map((row) => row.formula))].filter(Boolean).map(sharesOf);
+  if (!compositions.some((shares) => Object.keys(shares).length > 1)) return undefined;
+  const valuesOf = (name) => new Set(compositions.map((shares) => shares[name.slice(SHARE.length)] ?? 0)).size;
+  return shareColumns(rows).reduce((one, other) => (one && valuesOf(one) >= valuesOf(other) ? one : other), undefined);
 }
 
 /** Return a value of a row, or the share of an element. */
@@ -72,13 +100,12 @@ export function shown(name, value) {
 
 /** Return those columns in which rows differ; of a result not what stands in the record, too. */
 export function differing(rows, columns) {
-  const told = new Set();
-  const hasResults = columns.some((name) => name.startsWith("results."));
-  return columns.filter((name) => {
-    const first = written(rows[0]?.[name]);
-    if (ASIDE.includes(name) || rows.every((row) => row[name] === rows[0][name] || written(row[name]) === first)) return false;
-    const key = hasResults && rows.map((row) => written(row[name])).join("\n");
-    if (name.startsWith("results.") && told.has(key)) return false;
-    return told.add(key);
-  });
+  const isSame = (one, other) => one === other || written(one) === written(other);
+  const found = [];
+  for (const name of columns) {
+    if (ASIDE.includes(name) || rows.every((row) => isSame(row[name], rows[0][name]))) continue;
+    const isAgain = (other) => rows.every((row) => isSame(row[name], row[other]));
+    if (!name.startsWith("results.") || !found.some(isAgain)) found.push(name);
+  }
+  return found;
 }

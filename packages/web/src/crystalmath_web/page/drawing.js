@@ -50,7 +50,7 @@ const nothing = () => null;
 const CLOSEST = 1.8;
 const EDGE = 0.06;
 /** The cell is seen whole, too, if the camera goes no further away for that than by this factor. */
-const FURTHER = 1.25;
+const FURTHER = 1.5;
 
 /** Put what draws into a box of the page; what it drew elsewhere is not seen there. */
 function place([{ createViewer }, renderer], box) {

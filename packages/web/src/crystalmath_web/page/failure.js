@@ -1,7 +1,7 @@
 // Why a job failed, in words, and the repairs that fit: each prepared as a form, and judged before it is sent.
 
 import {
-  Copy, Fragment, State, Trouble, html, link, shortId, useEffect, useMemo, useRef, useState, visible,
+  Copy, State, Trouble, html, link, shortId, useEffect, useMemo, useRef, useState, visible,
 } from "./lib.js";
 import { Field, Place, findingsByPlace, paramsOf, placeOf, placesOf, schemaAt, spanText, valueAt } from "./parameters.js";
 import { call, session } from "./server.js";

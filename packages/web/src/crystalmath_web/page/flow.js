@@ -92,7 +92,7 @@ export function FlowTree({ flow: { root, error } }) {
     <${Trouble} error=${error} />
     ${hasEdges && html`<div class="states choose" role="group" aria-label="Steps as">${button("tree", false)} ${button("graph", true)}</div>`}
     ${hasEdges && isGraph
-      ? html`<${Graph} jobs=${root.jobs} nameOf=${lastPart} label="Graph of the steps" />`
+      ? html`<${Graph} jobs=${root.jobs} write=${lastPart} label="Graph of the steps" />`
       : html`<ul class="steps" role="tree" aria-label="Steps"><${Members} scope=${root} isOpen=${root.jobs.length <= FEW} /></ul>`}
   <//>`;
 }

@@ -79,6 +79,16 @@ export const runtime = (job) =>
 
 // --- texts of jobs -----------------------------------------------------------------------------
 
+/** Return the name of a job, or the beginning of its id. */
+export const nameOf = (job) => job.name ?? shortId(job.job_id);
+
+/** Count jobs: 1 job, 1,234 jobs. */
+export const jobCount = (count) => (count === 1 ? "1 job" : `${count.toLocaleString()} jobs`);
+
+/** Return the symbols of a formula, each with its number of atoms. */
+export const partsOf = (text) =>
+  [...(text ?? "").matchAll(/([A-Z][a-z]*)(\d*)/g)].map(([, symbol, count]) => [symbol, Number(count || 1)]);
+
 /** Tell where a job runs: an engine, and which of its clusters where that is named otherwise. */
 export const whereOf = (job) => [...new Set([job.engine, job.cluster])].join(", ");
 

@@ -3,9 +3,9 @@
 import { COLOURS, RADII, SYMBOLS } from "./elements.js";
 
 /** Of more atoms no images and no polyhedra are drawn. */
-export const MOST_IMAGED = 500;
+const MOST_IMAGED = 500;
 /** No more atoms are drawn, with those of a supercell. */
-export const MOST_DRAWN = 8000;
+const MOST_DRAWN = 8000;
 /** So near to a face of the cell an atom lies on it, as a share of the cell. */
 const ON_FACE = 1e-3;
 /** The radius of a drawn sphere, as a share of the covalent one. */
@@ -48,7 +48,7 @@ export const CORNERS = [0, 1].flatMap((i) => [0, 1].flatMap((j) => [[i, j, 0], [
 export const pointOf = (cell, [a, b, c]) => [0, 1, 2].map((axis) => a * cell[axis] + b * cell[3 + axis] + c * cell[6 + axis]);
 
 /** Return the volume of a cell, in Å³. */
-export const volumeOf = (cell) => Math.abs(dot(at(cell, 0), cross(at(cell, 1), at(cell, 2))));
+const volumeOf = (cell) => Math.abs(dot(at(cell, 0), cross(at(cell, 1), at(cell, 2))));
 
 /** Invert a matrix of three rows; null where it has no inverse. */
 export function inverted(cell) {

@@ -1,6 +1,6 @@
 // Jobs and what they take from each other, as a graph from left to right that grows while jobs are added.
 
-import { Fragment, duration, energy, html, link, runtime, shortId, useEffect, useState } from "./lib.js";
+import { Fragment, duration, energy, html, link, nameOf, runtime, useEffect, useState } from "./lib.js";
 import { call, onChange } from "./server.js";
 
 const [WIDTH, HEIGHT, COLUMN, ROW, EDGE] = [168, 40, 216, 52, 8];
@@ -64,7 +64,7 @@ export function columnsOf(ids, edges) {
 const short = (text) => (text.length > LETTERS ? `${text.slice(0, LETTERS - 1)}…` : text);
 
 /** Draw jobs with what they take from each other; `present` is the id of the one that is looked at. */
-export function Graph({ jobs, present, label, nameOf = (job) => job.name ?? shortId(job.job_id) }) {
+export function Graph({ jobs, present, label, write = nameOf }) {
   const drawn = jobs.slice(0, MOST);
   const byId = new Map(drawn.map((job) => [job.job_id, job]));
   const edges = edgesOf(drawn);
@@ -88,7 +88,7 @@ export function Graph({ jobs, present, label, nameOf = (job) => job.name ?? shor
         ${edges.map((one) => html`<path key=${`${one.from} ${one.to}`} class=${`edge ${one.role}`} d=${curve(one)} />`)}
         ${[...byId.values()].map((job) => {
           const { x, y } = place.get(job.job_id);
-          const name = nameOf(job);
+          const name = write(job);
           const more = [job.formula, energy(job.result?.energy_ev, "eV") || duration(runtime(job))].filter(Boolean).join(" · ");
           return html`<a key=${job.job_id} href=${link({ view: "job", id: job.job_id })} class=${job.job_id === present ? "node present" : "node"}
             aria-current=${job.job_id === present ? "true" : null} transform=${`translate(${x} ${y})`}>

@@ -89,7 +89,7 @@ function Clusters() {
           ${all.map(
             (one) => html`<tr>
               <th scope="row">${one.name}</th><td>${one.engine}, ${one.scheduler}</td>
-              <td>${duration(one.walltime_s)}</td><td class="trouble">${one.error ?? one.trouble}</td>
+              <td class="number">${duration(one.walltime_s)}</td><td class="trouble">${one.error ?? one.trouble}</td>
             </tr>`,
           )}
         </tbody></table>`

@@ -1,8 +1,9 @@
 // One job: where it stands, its structure and curves, what went in, and what came out.
 
 import {
-  Copy, ENERGY_DIGITS, FORCE_DIGITS, Fragment, State, Trouble, address, ago, duration, energy, errorOf, force, formula, go, hasEnded,
-  html, link, moment, runtime, shortId, shortRecipe, signal, stepNumbers, useEffect, useMemo, useState, visible, whereOf,
+  Copy, ENERGY_DIGITS, FORCE_DIGITS, Fragment, State, Trouble, address, ago, duration, energy, errorOf, force, formula,
+  go, hasEnded, html, link, moment, nameOf, runtime, shortId, shortRecipe, signal, stepNumbers, useEffect, useMemo,
+  useState, visible, whereOf,
 } from "./lib.js";
 import { JobActions } from "./actions.js";
 import { Failure } from "./failure.js";
@@ -90,7 +91,7 @@ function Shown({ story }) {
   const retried = story.parents.find((one) => one.role === "retry" || one.role === "reread");
   const shown = useMemo(() => signal(null), []); // the number of a frame; null is the last one
   useEffect(() => {
-    document.title = `${job.name ?? shortId(job.job_id)} ${job.status}`;
+    document.title = `${nameOf(job)} ${job.status}`;
     return () => (document.title = "CrystalMath jobs");
   }, [job.name, job.status]);
   const done = (asked, told) => {
@@ -100,7 +101,7 @@ function Shown({ story }) {
   const possible = hasEnded(job.status) ? ["Run again", "Remove files"] : ["Cancel"];
   return html`<${Fragment}>
     <div class="title">
-      <h1>${job.name ?? shortId(job.job_id)}</h1>
+      <h1>${nameOf(job)}</h1>
       <${State} state=${job.status} />
       <span>${formula(job.formula)}</span>
       <span>${shortRecipe(job.recipe)}</span>
@@ -178,7 +179,7 @@ function Relatives({ title, jobs }) {
     <ul class="relatives">
       ${jobs.map(
         (one) => html`<li>
-          <a href=${link({ view: "job", id: one.job_id })}>${one.name ?? shortId(one.job_id)}</a>
+          <a href=${link({ view: "job", id: one.job_id })}>${nameOf(one)}</a>
           ${" "}<${State} state=${one.status ?? "unknown"} /> ${shortRecipe(one.recipe)}
           <span class="note"> ${ROLES[one.role] ?? one.role}${one.place ?? one.step ? `: ${one.place ?? one.step}` : ""}</span>
         </li>`,

@@ -1,8 +1,8 @@
 // The table of jobs: of however many there are, those that are on the screen are asked for and drawn.
 
 import {
-  Fragment, STATES, State, Trouble, address, ago, change, duration, energy, errorOf, force, formula, go, html, link, moment,
-  runtime, shortId, shortRecipe, signal, toldSteps, useEffect, useMemo, useRef, useState, whereOf,
+  Fragment, STATES, State, Trouble, address, ago, change, duration, energy, errorOf, force, formula, go, html, jobCount,
+  link, moment, nameOf, runtime, shortId, shortRecipe, signal, toldSteps, useEffect, useMemo, useRef, useState, whereOf,
 } from "./lib.js";
 import { call, useChanges } from "./server.js";
 import { filtersOf, quoted, withToken, without } from "./filters.js";
@@ -30,7 +30,7 @@ const REST = 10;
 const PROGRESS = 3000;
 
 const COLUMNS = {
-  name: { title: "Name", cell: (job) => job.name ?? shortId(job.job_id), fields: ["name"] },
+  name: { title: "Name", cell: (job) => nameOf(job), fields: ["name"] },
   state: { title: "State", cell: (job) => html`<${State} state=${job.status} />`, fields: ["status"] },
   steps: {
     title: "Steps", sorted: false, fields: ["steps"],
@@ -299,7 +299,7 @@ export function Jobs() {
 
 /** Write what was done with jobs, and the way to what came of it. */
 function toldDone(asked, { jobs }) {
-  const many = jobs.length === 1 ? "1 job" : `${jobs.length.toLocaleString()} jobs`;
+  const many = jobCount(jobs.length);
   if (asked === "Cancel") return [`${many} will be stopped.`];
   if (asked === "Remove files") return [`The files of ${many} are removed.`];
   const target = jobs.length === 1 ? { view: "job", id: jobs[0].job_id } : { view: "jobs" };
@@ -322,7 +322,7 @@ function Search({ query, states, filters, counts, columns, onFacets }) {
     change({ state: (states.includes(state) ? states.filter((one) => one !== state) : [...states, state]).join(",") });
   return html`<div class="search" role="search">
     <input type="search" aria-label="Search jobs" value=${text} onInput=${type} spellcheck="false"
-      placeholder="name, id, or recipe:emt label:project=alloys elements:Cu,O -state:failed" />
+      placeholder="name, id, or recipe:emt label:project=alloys elements:Cu,O since:7d -state:failed" />
     <div class="states" role="group" aria-label="States">
       ${STATES.map(
         (state) => html`<button aria-pressed=${String(states.includes(state))} onClick=${() => toggle(state)}>
@@ -355,9 +355,22 @@ function Columns({ columns }) {
   </details>`;
 }
 
+/** Filters by the time of the submission. */
+const LATELY = { "last day": "since:1d", "last week": "since:7d", "last 30 days": "since:30d" };
+
 function Facets({ open, facets, query }) {
   const shown = (facets ?? []).filter((each) => each.filter !== "state" && each.values.length);
+  const toggle = (own) => change({ q: isIn(own) ? without(query, own) : withToken(query, own) });
+  const isIn = (own) => without(query, own) !== query;
   return html`<aside class=${open ? "facets open" : "facets"} aria-label="Filters">
+    <section>
+      <h2>submitted</h2>
+      <ul>
+        ${Object.entries(LATELY).map(
+          ([name, own]) => html`<li><button aria-pressed=${String(isIn(own))} onClick=${() => toggle(own)}><span>${name}</span></button></li>`,
+        )}
+      </ul>
+    </section>
     ${shown.map((each) => {
       const name = each.label ?? each.filter;
       const token = (value) => (each.label === null ? `${each.filter}:${quoted(value)}` : `label:${each.label}=${quoted(value)}`);
@@ -366,10 +379,8 @@ function Facets({ open, facets, query }) {
         <ul>
           ${each.values.map(({ value, count }) => {
             const own = token(each.filter === "recipe" ? shortRecipe(value) : value);
-            const chosen = without(query, own) !== query;
             return html`<li>
-              <button aria-pressed=${String(chosen)} title=${value}
-                onClick=${() => change({ q: chosen ? without(query, own) : withToken(query, own) })}>
+              <button aria-pressed=${String(isIn(own))} title=${value} onClick=${() => toggle(own)}>
                 <span>${each.filter === "recipe" ? shortRecipe(value) : value}</span> <b>${count.toLocaleString()}</b>
               </button>
             </li>`;
@@ -466,7 +477,7 @@ function Table({ rows, columns, sort, chosen, onChoose, onDrop }) {
         chosen=${chosen.has(rows.at(index)?.job_id)} onChoose=${choose} onAt=${setAt} />`,
     );
   }
-  return html`<div class="table" role="grid" aria-label="Jobs" aria-rowcount=${count + 1} aria-multiselectable="true"
+  return html`<${Fragment}><div class="table" role="grid" aria-label="Jobs" aria-rowcount=${count + 1} aria-multiselectable="true"
     tabindex="0" ref=${box} onScroll=${measure} onKeyDown=${press} style=${widths(columns)}
     aria-activedescendant=${count ? `row-${at}` : null}>
     <div class="row head" role="row" aria-rowindex="1">
@@ -480,8 +491,7 @@ function Table({ rows, columns, sort, chosen, onChoose, onDrop }) {
       })}
     </div>
     <div class="rows" role="rowgroup" style=${{ height: `${count * ROW}px` }}>${shown}</div>
-    ${rows.totals && !count && html`<p class="empty">No job fits. <a href=${link({ view: "jobs" })}>Show all jobs</a></p>`}
-  </div>`;
+  </div>${rows.totals && !count && html`<p class="empty">No job fits. <a href=${link({ view: "jobs" })}>Show all jobs</a></p>`}<//>`;
 }
 
 /** Of each column its least width in pixels, and its share of what is left. */
@@ -515,7 +525,7 @@ function Row({ index, job, columns, current, progress, like, chosen, onChoose, o
   return html`<div class=${kind} role="row" id=${`row-${index}`} aria-rowindex=${index + 2} style=${place}
     aria-selected=${String(chosen)} onClick=${() => onAt(index)}>
     <span role="gridcell">
-      <input type="checkbox" tabindex="-1" checked=${chosen} aria-label=${`Choose ${job.name ?? shortId(job.job_id)}`}
+      <input type="checkbox" tabindex="-1" checked=${chosen} aria-label=${`Choose ${nameOf(job)}`}
         onClick=${() => onChoose(index)} />
     </span>
     ${columns.map((name, number) => {

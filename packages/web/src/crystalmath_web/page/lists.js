@@ -1,6 +1,6 @@
 // The list of jobs that was shown last: the way back to it, and the jobs before and after one of them.
 
-import { address, html, link, shortId, useEffect, useState } from "./lib.js";
+import { address, html, link, nameOf, useEffect, useState } from "./lib.js";
 import { call } from "./server.js";
 
 /** How many rows are looked at on each side of where a job stood: others may have come above it. */
@@ -59,7 +59,7 @@ export function Neighbours({ id }) {
   const part = address.value.get("part");
   const to = (job, rel, text) =>
     job
-      ? html`<a class="button" rel=${rel} href=${link({ view: "job", id: job.job_id, part })} title=${job.name ?? shortId(job.job_id)}>${text}</a>`
+      ? html`<a class="button" rel=${rel} href=${link({ view: "job", id: job.job_id, part })} title=${nameOf(job)}>${text}</a>`
       : html`<span class="button off" aria-hidden="true">${text}</span>`;
   return html`<nav class="neighbours" aria-label="List">
     <a rel="up" href=${kept.address}>← Back to the list</a>

@@ -1,6 +1,6 @@
 // The palette of commands (Ctrl-K): jobs, recipes, saved views, and all that the present view can do.
 
-import { STATES, go, html, link, shortId, shortRecipe, useEffect, useLayoutEffect, useRef, useState } from "./lib.js";
+import { STATES, go, html, link, nameOf, shortId, shortRecipe, useEffect, useLayoutEffect, useRef, useState } from "./lib.js";
 import { filtersOf } from "./filters.js";
 import { call, session } from "./server.js";
 import { askViews, views } from "./views.js";
@@ -10,7 +10,9 @@ const TYPED = 120;
 /** No more of one kind is shown. */
 const MOST = 8;
 /** What the present view offers as buttons, and as links that look so. */
-const BUTTONS = "main .title button, main .actions button:not(.quiet), main .actions a.button, main .search > a";
+const BUTTONS = [
+  ".title button", ".actions button:not(.quiet)", ".actions a.button", ".search > a", ".prepared .act", "[aria-label^=Export]",
+].map((one) => `main ${one}`).join();
 
 let recipes = null;
 
@@ -22,10 +24,11 @@ function actionsHere() {
     !session.value.read_only && ["Submit a job", { view: "submit" }],
     ["Activity", { view: "activity" }],
     ["Home", { view: "home" }],
+    ...["day", "week"].map((span) => [`Jobs of the last ${span}`, { view: "jobs", q: `since:${span === "day" ? 1 : 7}d` }]),
     ...STATES.map((state) => [`Jobs that are ${state}`, { view: "jobs", state }]),
   ];
   return [
-    ...here.map((one) => ({ kind: "here", title: one.textContent.trim(), act: () => one.click() })),
+    ...here.map((one) => ({ kind: "here", title: one.ariaLabel || one.textContent.trim(), act: () => one.click() })),
     ...ways.filter(Boolean).map(([title, target]) => ({ kind: "go to", title, href: link(target) })),
     ...views.value.map((one) => ({ kind: "view", title: one.name, href: one.address })),
   ];
@@ -44,7 +47,7 @@ async function jobsFor(text) {
   if (wrong || !text.trim()) return [];
   const { jobs } = await call("jobs.list", { ...filters, limit: MOST, fields: ["name", "status", "formula"] });
   return jobs.map((job) => ({
-    kind: "job", title: job.name ?? shortId(job.job_id), note: [job.formula, shortId(job.job_id)].filter(Boolean).join(" · "),
+    kind: "job", title: nameOf(job), note: [job.formula, shortId(job.job_id)].filter(Boolean).join(" · "),
     state: job.status, href: link({ view: "job", id: job.job_id }),
   }));
 }

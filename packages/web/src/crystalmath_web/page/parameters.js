@@ -388,7 +388,7 @@ function Preset({ schema, form }) {
 
 // --- where a job runs --------------------------------------------------------------------------
 
-export const RESOURCES = {
+const RESOURCES = {
   nodes: "Nodes", ranks: "Ranks", ranks_per_node: "Ranks per node", cores_per_rank: "Cores per rank",
   gpus_per_rank: "GPUs per rank", memory_mb: "Memory (MB)", queue: "Queue", account: "Account",
 };

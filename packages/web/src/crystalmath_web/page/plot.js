@@ -89,6 +89,8 @@ export function Plot({ x, series, xLabel, height = 190, label, at = null, onAt, 
 }
 
 const COLOURS = 8;
+/** The least height of a chart, in pixels. */
+const LEAST = 340;
 /** A click opens what lies no further from it, in pixels. */
 const NEAR = 24;
 /** The edge of a square that marks a point, in pixels of the screen. */
@@ -147,9 +149,10 @@ function lookOf({ colour: place, line, dots }, number, colour) {
 
 /**
  * Draw curves in one frame, each with points of its own: `x`, `y`, and what else `onPoint` gets of the one that is
- * clicked. With `xNames`, x counts them; values of y have so many `digits` behind the point, or six in all.
+ * clicked. With `xNames`, x counts them; values of y have so many `digits` behind the point, or six in all. The chart reaches down to
+ * the end of the window, but for so many pixels `below` it.
  */
-export function Chart({ curves, xLabel, yLabel, xNames = null, digits = null, label, height = 340, onPoint }) {
+export function Chart({ curves, xLabel, yLabel, xNames = null, digits = null, label, below = 70, onPoint }) {
   const box = useRef();
   useEffect(() => {
     const element = box.current;
@@ -164,10 +167,11 @@ export function Chart({ curves, xLabel, yLabel, xNames = null, digits = null, la
     const looks = curves.map((curve, number) => lookOf(curve, number, colour));
     const names = xNames && { incrs: STEPS, values: (_, splits) => splits.map((at) => xNames[at] ?? "") };
     const margin = xNames ? 0.5 : (rows.at(-1).x - rows[0].x) / 40 || 1;
+    const sized = () => ({ width: element.clientWidth, height: Math.max(LEAST, innerHeight - element.offsetTop - below) });
     const told = (value) => (digits === null ? String(Number(value.toPrecision(6))) : value.toFixed(digits));
     const plot = new uPlot(
       {
-        width: element.clientWidth, height,
+        ...sized(),
         // Each series tells its value where the pointer is.
         cursor: { y: false, dataIdx: (_, series, at) => (series ? nearest(data, series - 1, at, margin) : at) },
         legend: { markers: { dash: (_, series) => (looks[series - 1]?.dash ? "dashed" : "solid") } },
@@ -195,7 +199,7 @@ export function Chart({ curves, xLabel, yLabel, xNames = null, digits = null, la
       if (found) onPoint?.(found);
     };
     plot.over.addEventListener("click", click);
-    const observer = new ResizeObserver(() => plot.setSize({ width: element.clientWidth, height }));
+    const observer = new ResizeObserver(() => plot.setSize(sized()));
     observer.observe(element);
     return () => {
       observer.disconnect();

@@ -18,7 +18,7 @@ const STEPS = [1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000, 5000, 10_000];
 const part = (text, at) => parseInt(text.slice(at, at + 2), 16);
 
 /** Return the colour of a share of the scale, of 0 to 1. */
-export function shade(share) {
+function shade(share) {
   const place = Math.max(0, Math.min(1, share)) * (SCALE.length - 1);
   const low = Math.min(SCALE.length - 2, Math.floor(place));
   const mixed = [1, 3, 5].map((at) => Math.round(part(SCALE[low], at) + (place - low) * (part(SCALE[low + 1], at) - part(SCALE[low], at))));
@@ -76,6 +76,7 @@ export function Points({ points, colours, lines = [], xTitle, yTitle, xNames = n
     const font = `11px ${style.fontFamily}`;
     const axis = { stroke: colour("--muted"), grid: { stroke: colour("--line"), width: 1 }, ticks: { show: false }, font, labelFont: font, show: !triangle };
     const sorted = [...points].sort((one, other) => one.x - other.x);
+    const counted = [...sorted.map(({ x, y }) => [x, y]), ...lines.flat()].sort(([one], [other]) => one - other);
     const ofColour = Object.groupBy(sorted.keys(), (row) => sorted[row].colour);
     const fills = resolved(colours, style);
     const place = { x: new Float64Array(sorted.length), y: new Float64Array(sorted.length) };
@@ -124,7 +125,7 @@ export function Points({ points, colours, lines = [], xTitle, yTitle, xNames = n
       ctx.restore();
     };
     const spread = (low, high) => {
-      const margin = (high - low) / 30 || 0.5;
+      const margin = (high - low) / (triangle ? 12 : 30) || 0.5; // a corner has its name there
       return [low - margin, high + margin];
     };
     const names = xNames && { incrs: STEPS, values: (_, splits) => splits.map((at) => xNames[at] ?? "") };
@@ -140,8 +141,8 @@ export function Points({ points, colours, lines = [], xTitle, yTitle, xNames = n
         series: [{}, { paths: () => null, points: { show: false } }],
         hooks: { draw: [draw] },
       },
-      // What is seen is drawn above; lines count for the scales, too.
-      [[...sorted.map(({ x }) => x), ...lines.flat().map(([x]) => x)], [...sorted.map(({ y }) => y), ...lines.flat().map(([, y]) => y)]],
+      // What is seen is drawn above; lines count for the scales, too, which begin and end with the first and last x.
+      [counted.map(([x]) => x), counted.map(([, y]) => y)],
       element,
     );
     state.sorted = sorted;
@@ -185,6 +186,10 @@ export function Points({ points, colours, lines = [], xTitle, yTitle, xNames = n
     };
   }, [points, colours, lines, xTitle, yTitle]);
   useEffect(() => kept.current.redraw?.(), [picked]);
+  useEffect(() => {
+    // Who came by keys goes on from point to point.
+    if (document.activeElement === document.body) box.current.parentElement.focus({ preventScroll: true });
+  }, []);
   const press = (event) => {
     const step = { ArrowRight: 1, ArrowLeft: -1 }[event.key];
     const { sorted } = kept.current;

@@ -1,9 +1,9 @@
 // Many jobs at once: a scatter of two columns, a histogram, the convex hull, a ranking, and filters by numbers.
 
 import { columnsOf, written } from "./table.js";
-import { compare, differing, isNumber, shareColumns, sharesOf, shown, titleOf, valueOf } from "./columns.js";
+import { Choice, compare, differing, isNumber, shareColumns, sharesOf, shown, titleOf, valueOf, widestShare } from "./columns.js";
 import { Colours, Points, colouring, rangeOf } from "./points.js";
-import { Fragment, State, Trouble, address, change, formula, html, link, shortId, useEffect, useMemo, useRef, useState } from "./lib.js";
+import { Fragment, State, Trouble, address, change, formula, html, link, nameOf, useEffect, useMemo, useRef, useState } from "./lib.js";
 import { Bars } from "./bars.js";
 import { Structure } from "./structure.js";
 import { call } from "./server.js";
@@ -19,15 +19,6 @@ const ON_HULL = 1e-6;
 const BARS = 60;
 
 const isStable = (row) => row.e_above_hull < ON_HULL;
-const nameOf = (row) => row.name ?? shortId(row.job_id);
-
-/** Choose a column. */
-function Choice({ name, label, value, options, none = null }) {
-  return html`<label>${label} <select value=${value} onChange=${(event) => change({ [name]: event.target.value })}>
-    ${none !== null && html`<option value="">${none}</option>`}
-    ${options.map((one) => html`<option value=${one}>${titleOf(one)}</option>`)}
-  </select></label>`;
-}
 
 /** Return the columns of numbers, and those that differ among rows, with the shares of elements. */
 function useColumns(rows) {
@@ -37,7 +28,7 @@ function useColumns(rows) {
     const differ = [...differing(rows, columns).filter((name) => name !== "name"), ...shares];
     const numbers = differ.filter((name) => rows.some((row) => isNumber(valueOf(row, name))));
     const asked = differ.filter((name) => /^(labels_|params\.)/.test(name));
-    return { differ, numbers, asked };
+    return { differ, numbers, asked, widest: widestShare(rows) };
   }, [rows]);
 }
 
@@ -142,10 +133,10 @@ function Ranking({ rows, by, columns, picked }) {
   // Of those that are on the hull those are first that gain most.
   const second = by === "e_above_hull" ? "formation_energy" : by;
   const ranked = useMemo(() => {
-    const known = rows.filter((row) => isNumber(valueOf(row, by)));
-    const apart = (one, other, name) => (valueOf(one, name) ?? 0) - (valueOf(other, name) ?? 0);
-    known.sort((one, other) => (isDown ? -1 : 1) * apart(one, other, by) || apart(one, other, second));
-    return known;
+    const read = rows.map((row) => ({ row, value: valueOf(row, by), next: valueOf(row, second) ?? 0 }));
+    const known = read.filter(({ value }) => isNumber(value));
+    known.sort((one, other) => (isDown ? -1 : 1) * (one.value - other.value) || one.next - other.next);
+    return known.map(({ row }) => row);
   }, [rows, by, second, isDown]);
   const others = columns.filter((name) => name !== by && name !== "formula");
   const isNumeric = (name) => ranked.some((row) => isNumber(valueOf(row, name)));
@@ -177,10 +168,10 @@ const tipOf = (columns) => ({ row }) =>
 // --- two columns -------------------------------------------------------------------------------
 
 export function Scatter({ rows, all }) {
-  const { differ, numbers, asked } = useColumns(all);
+  const { differ, numbers, asked, widest } = useColumns(all);
   const chosen = (name, all, else_) => (all.includes(address.value.get(name)) ? address.value.get(name) : else_);
   const y = chosen("y", numbers, ["energy_per_atom_ev", "energy_ev"].find((name) => numbers.includes(name)) ?? numbers[0]);
-  const candidates = [...asked.filter((name) => numbers.includes(name)), "volume_ang3", ...numbers, ...differ];
+  const candidates = [...asked.filter((name) => numbers.includes(name)), widest, "volume_ang3", ...numbers, ...differ];
   const x = chosen("x", differ, candidates.find((name) => differ.includes(name) && name !== y));
   const colour = chosen("colour", differ, "");
   const drawn = useMemo(() => {
@@ -283,7 +274,7 @@ function usePhases(rows, references) {
   return told;
 }
 
-/** Count the jobs of each set of elements, with those of its subsets, the largest first; of two or three elements. */
+/** Return the sets of two or three elements, those with the most jobs first. */
 function systemsOf(rows) {
   const counts = new Map();
   for (const row of rows) {
@@ -331,7 +322,7 @@ export function Hull({ rows, all }) {
       ${system && html`<label>elements <select value=${system} onChange=${(event) => change({ system: event.target.value })}>
         ${systems.map((one) => html`<option value=${one}>${one}</option>`)}</select></label>`}
       ${references}
-      <${Colours} legend=${drawn.legend} title="energy above the hull (eV/atom)" write=${(value) => value.toFixed(3)} />
+      <${Colours} legend=${drawn.legend} title="energy above the hull (eV/atom)" write=${(value) => shown("e_above_hull", value)} />
       <span class="note">${stable} of ${known.length.toLocaleString()} jobs are on the hull</span>
     </p>
     ${warnings.map((one) => html`<p class="note">${one}</p>`)}

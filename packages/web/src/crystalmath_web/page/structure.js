@@ -5,7 +5,7 @@ import { begin, projected, rotate, show, sphereAt, viewed, zoom } from "./drawin
 import {
   at, cellOf, colourOf, displacements, fits, formulaOf, inverted, largestOf, measured, placeOf, polyhedraOf, radiusOf, turned,
 } from "./geometry.js";
-import { Fragment, formula, html, render, signal, useEffect, useMemo, useRef, useState } from "./lib.js";
+import { Fragment, energy, formula, html, render, signal, useEffect, useMemo, useRef, useState } from "./lib.js";
 import { call } from "./server.js";
 
 export { formulaOf };
@@ -160,7 +160,7 @@ export function Trajectory({ trajectory, shown: outer }) {
           onInput=${(event) => choose(Number(event.target.value))} />
         <span>${number + 1} of ${count}</span>`}
       <span>${formula(formulaOf(frame.numbers))}</span>
-      ${frame.energy !== undefined && frame.energy !== null && html`<span>${frame.energy.toFixed(4)} eV</span>`}
+      ${frame.energy !== undefined && frame.energy !== null && html`<span>${energy(frame.energy, "eV")}</span>`}
       <${Looks} frame=${frame} first=${first} trajectory=${trajectory} looks=${looks} change=${change} />
       <${Measure} frame=${frame} picked=${picked} setPicked=${setPicked} />
     </div>

@@ -35,7 +35,7 @@ async function readFile(file) {
 }
 
 /** Return the structure of a job: the final one by reference, so that the record names the job; else the submitted one. */
-export async function structureOfJob(id) {
+async function structureOfJob(id) {
   const job = await call("jobs.status", { job_id: id });
   const own = job.name ?? id.slice(0, 8);
   if (job.status === "completed") {

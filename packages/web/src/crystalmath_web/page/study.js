@@ -1,7 +1,7 @@
 // A study: chosen jobs as a table, as curves of one value against another, or as equations of state.
 
-import { Fragment, State, Trouble, address, change, formula, go, html, link, shortId, useEffect, useMemo, useRef, useState } from "./lib.js";
-import { ASIDE, UNITS, compare, differing, isNumber, reduced, shown, titleOf, unitOf } from "./columns.js";
+import { Fragment, State, Trouble, address, change, formula, go, html, jobCount, link, nameOf, useEffect, useMemo, useRef, useState } from "./lib.js";
+import { ASIDE, Choice, UNITS, compare, differing, isNumber, reduced, shown, titleOf, unitOf, withNumbers } from "./columns.js";
 import { filtersOf } from "./filters.js";
 import { Chart } from "./plot.js";
 import { Histogram, Hull, Ranges, Scatter, rangesOf, within } from "./screening.js";
@@ -26,7 +26,7 @@ function useRows(ids, filters) {
     try {
       const found = ids ?? (await idsOf(filters, MOST + 1));
       const told = await rowsOf(found.slice(0, MOST), (share) => setState((before) => (before.rows ? before : { share })));
-      setState({ ...told, more: found.length > MOST });
+      setState({ ...told, rows: withNumbers(told.rows), more: found.length > MOST });
     } catch (error) {
       setState((before) => ({ ...before, error }));
     }
@@ -61,7 +61,7 @@ function Shown({ query, state, ids }) {
   return html`<${Fragment}>
     <div class="title">
       <h1>Study</h1>
-      ${rows && html`<span>${ranges.length ? `${rows.length.toLocaleString()} of ` : ""}${more ? "the newest " : ""}${all.length.toLocaleString()} ${all.length === 1 ? "job" : "jobs"}</span>`}
+      ${rows && html`<span>${ranges.length ? `${rows.length.toLocaleString()} of ` : ""}${more ? "the newest " : ""}${jobCount(all.length)}</span>`}
       <a href=${link({ view: "jobs", q: query, state })}>${ids ? "all jobs" : query || state ? [query, state].filter(Boolean).join(" ") : "all jobs"}</a>
       <span class="space"></span>
       <span class="parts" role="group" aria-label="Show as">
@@ -76,14 +76,6 @@ function Shown({ query, state, ids }) {
     ${all?.length > 1 && html`<${Ranges} rows=${all} ranges=${ranges} />`}
     ${rows ? (rows.length ? html`<${View} rows=${rows} all=${all} columns=${columns} />` : html`<p class="empty">No job fits.</p>`) : !error && html`<p class="note">Looking … ${Math.round(100 * share)} %</p>`}
   <//>`;
-}
-
-function Choice({ name, label, options, none = null }) {
-  const value = address.value.get(name) ?? "";
-  return html`<label>${label} <select value=${value} onChange=${(event) => change({ [name]: event.target.value })}>
-    ${none !== null && html`<option value="">${none}</option>`}
-    ${options.map((one) => html`<option value=${one}>${titleOf(one)}</option>`)}
-  </select></label>`;
 }
 
 // --- the table ---------------------------------------------------------------------------------
@@ -122,7 +114,7 @@ function Table({ rows, columns }) {
 
 function cell(name, row) {
   const value = row[name];
-  if (name === "name") return html`<a href=${link({ view: "job", id: row.job_id })}>${value ?? shortId(row.job_id)}</a>`;
+  if (name === "name") return html`<a href=${link({ view: "job", id: row.job_id })}>${nameOf(row)}</a>`;
   if (name === "state") return html`<${State} state=${value} />`;
   return shown(name, value);
 }
@@ -189,9 +181,9 @@ function Curve({ rows, columns }) {
   const states = Object.entries(Object.groupBy(left, (row) => row.state));
   return html`<${Fragment}>
     <p class="choices">
-      <${Choice} name="y" label="y" options=${ys} />
-      <${Choice} name="x" label="against x" options=${xs} />
-      <${Choice} name="by" label="a curve for each" options=${differ} none="material" />
+      <${Choice} name="y" label="y" value=${y} options=${ys} />
+      <${Choice} name="x" label="against x" value=${x} options=${xs} />
+      <${Choice} name="by" label="a curve for each" value=${by} options=${differ} none="material" />
       <label><input type="checkbox" checked=${difference} onChange=${() => change({ difference: difference ? "" : "1" })} /> from the last point</label>
     </p>
     ${curves.length
@@ -227,14 +219,14 @@ function curvesOfStates(states, rows) {
     const high = Math.max(state.volumes_ang3.at(-1), state.v0_ang3);
     const fine = Array.from({ length: FINE + 1 }, (_, number) => low + ((high - low) * number) / FINE);
     return [
-      { label: nameOf(state), colour, line: false, points: state.volumes_ang3.map((volume, number) => point(volume, state.energies_ev[number], state.job_ids[number])) },
+      { label: materialOf(state), colour, line: false, points: state.volumes_ang3.map((volume, number) => point(volume, state.energies_ev[number], state.job_ids[number])) },
       { label: "", colour, dots: false, points: fine.map((volume) => point(volume, energyAt(volume, state))) },
     ];
   });
 }
 
 const atomsOf = (state, rows) => rows.find((row) => row.job_id === state.job_ids[0])?.natoms ?? 1;
-const nameOf = (state) => (state.name ?? state.formula).replace(/^formula=/, "");
+const materialOf = (state) => (state.name ?? state.formula).replace(/^formula=/, "");
 
 function Equations({ rows, columns }) {
   const by = address.value.get("by") ?? "";
@@ -253,19 +245,19 @@ function Equations({ rows, columns }) {
   const reasons = Object.entries(Object.groupBy(Object.values(left), (why) => why));
   const per = states.length > 1 ? "/atom" : "";
   return html`<${Fragment}>
-    <p class="choices"><${Choice} name="by" label="one for each" none="material"
+    <p class="choices"><${Choice} name="by" label="one for each" value=${by} none="material"
       options=${differing(rows, columns).filter((name) => /^(labels_|params\.)/.test(name))} /></p>
     <${Trouble} error=${error} />
     ${!told.states && !error && html`<p class="note">Looking …</p>`}
     ${curves.length > 0 &&
-    html`<${Chart} curves=${curves} xLabel=${`volume (Å³${per})`} digits=${UNITS.ev[1]} onPoint=${open}
-        yLabel=${per ? "energy above the minimum (eV/atom)" : "energy (eV)"} label=${`Equations of state: ${states.map(nameOf).join(", ")}`} />
+    html`<${Chart} curves=${curves} xLabel=${`volume (Å³${per})`} digits=${UNITS.ev[1]} below=${170 + 24 * states.length} onPoint=${open}
+        yLabel=${per ? "energy above the minimum (eV/atom)" : "energy (eV)"} label=${`Equations of state: ${states.map(materialOf).join(", ")}`} />
       <table class="fits">
         <thead><tr><th>Material</th>${[`V₀ (Å³${per})`, `E₀ (eV${per})`, "B (GPa)", "B′"].map((one) => html`<th class="number">${one}</th>`)}<th>Note</th></tr></thead>
         <tbody>${states.map(
           (state) => html`<tr>
-            <th scope="row">${formula(nameOf(state))}</th>
-            ${[[state.v0_ang3, 3], [state.e0_ev, 5]].map(
+            <th scope="row">${formula(materialOf(state))}</th>
+            ${[[state.v0_ang3, UNITS.ang3[1]], [state.e0_ev, UNITS.ev[1]]].map(
               ([value, digits]) => html`<td class="number">${(value / (per ? atomsOf(state, rows) : 1)).toFixed(digits)}</td>`,
             )}
             <td class="number">${state.b_gpa.toFixed(1)}</td><td class="number">${state.b_prime.toFixed(2)}</td>

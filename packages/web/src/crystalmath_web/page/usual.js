@@ -1,6 +1,6 @@
 // How long jobs like a running one took, and how far it has come.
 
-import { duration, energy, force, runtime, shortRecipe } from "./lib.js";
+import { duration, energy, force, partsOf, runtime, shortRecipe } from "./lib.js";
 import { call } from "./server.js";
 
 /** Of so many completed jobs of a recipe the times count, of the newest. */
@@ -26,11 +26,7 @@ function completed(recipe) {
 }
 
 /** Return the number of atoms of a formula. */
-export const atomsOf = (text) => {
-  let sum = 0;
-  for (const [, count] of (text ?? "").matchAll(/[A-Z][a-z]?(\d*)/g)) sum += count ? Number(count) : 1;
-  return sum;
-};
+const atomsOf = (text) => partsOf(text).reduce((sum, [, count]) => sum + count, 0);
 
 /**
  * Return the median time of jobs like this one in seconds, of how many, and what they share; `null` if these are too few.
