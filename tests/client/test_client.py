@@ -7,6 +7,7 @@ import concurrent.futures
 import importlib
 import json
 import pickle
+import re
 import sys
 import threading
 import time
@@ -55,7 +56,19 @@ def test_a_recipe_that_takes_no_structure(client):
     assert "needs a structure, its first argument 'atoms'" in finding.message
 
 
-def test_a_completed_future_shows_its_energy_in_a_notebook(client):
+def test_a_completed_future_shows_energy_force_and_formula_in_a_notebook(client):
+    future = client.submit("lab_recipes.relax", bulk("Al", cubic=True))
+    energy = future.result(timeout=LONG)["results"]["energy"]
+    html = future._repr_html_()
+    for name, cell in (
+        ("energy", f"{energy:.4f} eV"),
+        ("largest force", "0.0000 eV/Å"),
+        ("formula", "Al4"),
+    ):
+        assert re.search(f"<th>{name}</th><td[^>]*>{re.escape(cell)}</td>", html), html
+
+
+def test_odd_texts_of_a_result_are_shown_in_a_notebook(client):
     future = client.submit("lab_recipes.odd_texts", AL)
     assert future.result(timeout=LONG)
     assert "1.0000 eV" in future._repr_html_()
