@@ -39,7 +39,7 @@ def _mend_links(_app: object, name: str, source: list[str]) -> None:
     up = "../" * name.count("/")
     for file, page in OUTSIDE.items():
         source[0] = re.sub(rf"\]\((?:\.\./)*{file}", f"]({up}{page}", source[0])
-    source[0] = re.sub(r"\[([^\]]*)\]\((?:\.\./)+(?:examples|packages)/[^)]*\)", r"\1", source[0])
+    source[0] = re.sub(r"\[([^\]]*)\]\((?:\.\./)*(?:examples|packages)/[^)]*\)", r"\1", source[0])
 
 
 def _mend_roles(
