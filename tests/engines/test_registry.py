@@ -33,6 +33,19 @@ def test_an_engine_that_core_never_heard_of(install):
     assert type(get_runner("strange")).__name__ == "Runner"
 
 
+def test_an_engine_that_is_installed_while_we_run(install, tmp_path):
+    with pytest.raises(UnknownEngine):
+        get_runner("later")
+    install("later-engine", "later", ENGINE)
+    assert "later" in get_installed_engines()
+    assert type(get_runner("later")).__name__ == "Runner"
+    # As an editable one, whose folder is on the path of new processes alone.
+    module = install("editable-engine", "editable", ENGINE)
+    (tmp_path / f"{module}.py").unlink()
+    with pytest.raises(ImportError, match=f"{module}.*installed while.*`crystalmath stop` ends"):
+        get_runner("editable")
+
+
 def test_an_unknown_engine_names_those_that_are_installed():
     with pytest.raises(UnknownEngine, match=r"'nonesuch'.*local.*crystalmath engines") as refused:
         get_runner("nonesuch")

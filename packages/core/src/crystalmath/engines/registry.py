@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import difflib
 import functools
+import importlib
 import re
+import sys
 import threading
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pluggy
@@ -40,6 +44,10 @@ class Plugins:
         self._manager = pluggy.PluginManager(hookspecs.PROJECT)
         self._manager.add_hookspecs(hookspecs)
         self._entries: dict[str, Mapping[str, list[EntryPoint]]] = {}
+        # The folders of sys.path with their times when engines were sought last.
+        self._sought_in: list[tuple[str, int]] = []
+        # The engines that were installed while this process ran.
+        self._late: set[str] = set()
         self._loaded: dict[tuple[str, str], Any] = {}
         # A lock for each entry: while one is imported, others are loaded and used.
         self._loading: dict[tuple[str, str], threading.Lock] = {}
@@ -52,8 +60,17 @@ class Plugins:
         self.broken: dict[str, Exception] = {}
 
     def engine_names(self) -> list[str]:
-        """List the names of the installed engines."""
-        return sorted(self._installed(ENGINES))
+        """List the names of the installed engines, and those that are installed meanwhile."""
+        if (now := _folder_times()) != self._sought_in:
+            known = self._entries.get(ENGINES)
+            importlib.invalidate_caches()
+            found = _entries(ENGINES)
+            if known is not None:
+                self._late |= found.keys() - known.keys()
+            # An engine that is being upgraded is away for a moment.
+            self._entries[ENGINES] = {**found, **(known or {})}
+            self._sought_in = now
+        return sorted(self._entries[ENGINES])
 
     def engine(self, name: str) -> Any:
         """Load the plugin of one engine.
@@ -78,7 +95,7 @@ class Plugins:
 
     def require(self, name: str) -> None:
         """Raise `UnknownEngine` if an engine is not installed, without loading it."""
-        if name in self._installed(ENGINES):
+        if name in self._installed(ENGINES) or name in self.engine_names():
             return
         names = ", ".join(self.engine_names())
         name = str(name)[:80]
@@ -209,11 +226,7 @@ class Plugins:
     def _installed(self, group: str) -> Mapping[str, list[EntryPoint]]:
         # Kept, as reading the metadata of all distributions takes milliseconds.
         if group not in self._entries:
-            entries: dict[str, dict[str, EntryPoint]] = {}
-            for entry in entry_points_of(group):
-                # The same distribution may be found twice along sys.path.
-                entries.setdefault(entry.name, {}).setdefault(distribution_of(entry), entry)
-            self._entries[group] = {name: list(each.values()) for name, each in entries.items()}
+            self._entries[group] = _entries(group)
         return self._entries[group]
 
     def _load(self, group: str, candidates: list[EntryPoint]) -> Any:
@@ -228,7 +241,7 @@ class Plugins:
             return self._loaded[key]
         with self._loading.setdefault(key, threading.Lock()):  # setdefault() is atomic
             if key not in self._loaded:
-                plugin = _import(entry)
+                plugin = _import(entry, is_late=entry.name in self._late)
                 with self._registering:
                     if not self._manager.is_registered(plugin):
                         self._register(plugin, entry)
@@ -249,10 +262,31 @@ class Plugins:
             ) from error
 
 
-def _import(entry: EntryPoint) -> Any:
+def _entries(group: str) -> Mapping[str, list[EntryPoint]]:
+    entries: dict[str, dict[str, EntryPoint]] = {}
+    for entry in entry_points_of(group):
+        # The same distribution may be found twice along sys.path.
+        entries.setdefault(entry.name, {}).setdefault(distribution_of(entry), entry)
+    return {name: list(each.values()) for name, each in entries.items()}
+
+
+def _folder_times() -> list[tuple[str, int]]:
+    times = []
+    for folder in sys.path:
+        with contextlib.suppress(OSError):
+            times.append((folder, Path(folder).stat().st_mtime_ns))
+    return times
+
+
+def _import(entry: EntryPoint, *, is_late: bool) -> Any:
     try:
         return entry.load()
-    except ImportError:
+    except ImportError as error:
+        if is_late:
+            raise ImportError(
+                f"{error}; it was installed while this process ran: `crystalmath stop` ends the "
+                "server, and the next command starts one that has it"
+            ) from error
         raise
     except Exception as error:
         raise PluginError(
