@@ -61,6 +61,9 @@ def test_the_package_of_an_engine_that_is_not_installed_is_named():
         assert f"crystalmath-{package}" in how_to_install(name)
     assert "crystalmath-engine-my-pool" in how_to_install("my_pool")
     assert "crystalmath-engine" not in how_to_install("no; engine")
+    assert "crystalmath-engine" not in (slurm := how_to_install("slurm"))
+    assert "--cluster NAME" in slurm
+    assert "`crystalmath clusters init slurm`" in slurm
 
 
 def test_engines_that_are_not_there_leave_nothing_behind():

@@ -471,7 +471,7 @@ def add_table(text: str, kind: str, name: str) -> Path:
     configured = load()
     path = configured.home / "config.toml"
     if name in getattr(configured, kind):
-        raise ConfigError(f"[{kind}.{name}] stands in {path} already")
+        raise ConfigError(f"[{kind}.{name}] stands in {path} already; edit it there")
     make_own(configured.home)
     path.touch(mode=0o600)  # a file that others can write to would be refused
     before = path.read_text(encoding="utf-8")

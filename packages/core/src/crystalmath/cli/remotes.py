@@ -90,7 +90,7 @@ def _list(every: Sequence[RemoteHome], *, as_json: bool) -> int:
     for one, look in zip(every, looks, strict=True):
         jobs = "cannot be reached" if look["jobs"] is None else output.counts(look["jobs"])
         rows.append((look["name"], one.destination, look["version"] or "", jobs))
-    output.table(("REMOTE", "HOST", "VERSION", "JOBS"), rows, whole=("REMOTE", "HOST"))
+    output.table(("REMOTE", "HOST", "VERSION", "UNFINISHED JOBS"), rows, whole=("REMOTE", "HOST"))
     for look in looks:
         if look["error"]:
             output.note(f"{look['name']}: {look['error']}")
@@ -128,7 +128,9 @@ def _checks(remote: RemoteHome) -> Iterator[Check]:
     theirs = f"crystalmath {version['version']}, Python {version['python']} in {version['prefix']}"
     yield Check("version", "ok", theirs)
     home = f"{remote.path(version['home'])}, served by process {version['pid']} on "
-    yield Check("home", "ok", f"{home}{version['host']}; {output.counts(status['jobs'])}")
+    yield Check(
+        "home", "ok", f"{home}{version['host']}; unfinished: {output.counts(status['jobs'])}"
+    )
     for engine, state in status["engines"].items():
         if state.startswith("broken"):
             yield Check("engine", "warning", f"its engine {engine} is {state}")
