@@ -344,8 +344,8 @@ def how_to_install(name: str) -> str:
     listed = "`crystalmath engines` lists the installed ones"
     if name.lower() in {"slurm", "pbs", "lsf", "flux"}:
         return (
-            f"{name} is a batch system: the engines parsl and psij use it, and `--cluster NAME` "
-            f"chooses a cluster of config.toml; `crystalmath clusters init {name.lower()}` writes one"
+            f"{name} is a batch system. Jobs reach it by `--cluster NAME` of config.toml; "
+            f"`crystalmath clusters init {name.lower()}` writes one"
         )
     if not is_engine_name(name):
         return f"An engine is a package of its own; {listed}"
