@@ -44,7 +44,7 @@ def test_no_page_is_wider_than_its_window(page, served, name, width):
 @pytest.mark.parametrize(
     ("word", "wanted"),
     [
-        ("POTCAR", "tutorials/first-vasp-job"),
+        ("POTCAR", "vasp"),
         ("fmax", "tutorials/first-job"),
         ("Slurm", "slurm"),
         ("retry", "repair"),
