@@ -1,8 +1,9 @@
 """Race the same work through other packages and through us: ``python benchmarks/race/race.py``.
 
 Each contestant gets a virtual environment of its own, with pinned versions and the defaults that
-its authors document. The median of three rounds counts. The table is Markdown, and with
-``--output FILE`` it goes to a file. It needs ``uv``, and an idle machine.
+its authors document. The median of three rounds counts. Each cell is printed as it comes, and the
+table at the end. The table is Markdown; ``--output FILE`` keeps what is known of it in a file. The
+race needs ``uv``, and an idle machine for some two hours.
 
 Tasks:
 
@@ -39,7 +40,10 @@ import time
 import tomllib
 from collections import Counter
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 HERE = Path(__file__).resolve().parent
 PACKAGES = HERE.parents[1] / "packages"
@@ -87,12 +91,9 @@ def main() -> None:
     ]
     work = Path(tempfile.mkdtemp(prefix="race-"))
     try:
-        table = _race(contestants, options, work)
+        print(_race(contestants, options, work))
     finally:
         shutil.rmtree(work, ignore_errors=True)
-    print(table)
-    if options.output:
-        options.output.write_text(table, encoding="utf-8")
 
 
 def _options() -> argparse.Namespace:
@@ -109,31 +110,35 @@ def _options() -> argparse.Namespace:
 
 def _race(contestants: list[Contestant], options: argparse.Namespace, work: Path) -> str:
     tasks = options.task or TASKS
-    rows = ["| | " + " | ".join(tasks) + " |", "|---" * (len(tasks) + 1) + "|"]
+    cells = {one.name: dict.fromkeys(tasks, "") for one in contestants}
     for number, one in enumerate(contestants):
         environment = work / f"venv-{number}"
         _install(one, environment)
-        found = []
         for task in tasks:
-            print(f"{one.name}: {task}", file=sys.stderr)
             if task in one.without:
-                found.append(one.without[task])
-                continue
-            if task == "chgnet":
-                _add(DECLARED["chgnet"], environment)
-            if task == "cold":
-                found.append(_cold(one, work))
+                cell = one.without[task]
+            elif task == "cold":
+                cell = _cold(one, work)
             else:
+                if task == "chgnet":
+                    _add(DECLARED["chgnet"], environment)
                 part = 1.0 if task in ("killed", "record") else one.part
                 count = max(4, round(COUNTS.get(task, 1) * options.scale * part))
-                found.append(
-                    _task(
-                        one, task, count, work=work, environment=environment, repeat=options.repeat
-                    )
-                )
-        rows.append(f"| {one.name} | " + " | ".join(found) + " |")
+                places = {"environment": environment, "work": work}
+                cell = _task(one, task, count, **places, repeat=options.repeat)
+            cells[one.name][task] = cell
+            print(f"{time.strftime('%X')} {one.name}, {task}: {cell}", file=sys.stderr, flush=True)
+            if options.output:
+                options.output.write_text(_table(tasks, cells), encoding="utf-8")
         shutil.rmtree(environment)
-    return "\n".join(rows) + "\n"
+    return _table(tasks, cells)
+
+
+def _table(tasks: Sequence[str], cells: dict[str, dict[str, str]]) -> str:
+    """Return a table in Markdown, with a row for each contestant."""
+    rows = [("", *tasks), ("---",) * (len(tasks) + 1)]
+    rows += [(name, *found.values()) for name, found in cells.items()]
+    return "".join("| " + " | ".join(row) + " |\n" for row in rows)
 
 
 def _install(one: Contestant, environment: Path) -> float:
