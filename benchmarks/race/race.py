@@ -1,9 +1,9 @@
 """Race the same work through other packages and through us: ``python benchmarks/race/race.py``.
 
 Each contestant gets a virtual environment of its own, with pinned versions and the defaults that
-its authors document. The median of three rounds counts. Each cell is printed as it comes, and the
-table at the end. The table is Markdown; ``--output FILE`` keeps what is known of it in a file. The
-race needs ``uv``, and an idle machine for some two hours.
+its authors document. Times are the medians of three rounds; the tasks of `ONCE` run once. Each cell
+is printed as it comes, and the table at the end. The table is Markdown; ``--output FILE`` keeps the
+known cells of it in a file. The race needs ``uv``, and an idle machine for an hour or two.
 
 Tasks:
 
@@ -56,6 +56,7 @@ COUNTS = {
     "record": 100_000,
     "chgnet": 1000,
 }
+ONCE = ("cold", "killed", "record", "chgnet")
 TASKS = ("noop", "static", "slabs", "cold", "killed", "cancel", "record", "chgnet")
 #: All processes of a contestant have this variable, with its folder.
 MARK = "RACE_FOLDER"
@@ -184,7 +185,7 @@ def _task(
             with _folder(work) as folder:
                 return _killed(one, count, environment, folder)
         times = []
-        for _ in range(repeat):
+        for _ in range(1 if task in ONCE else repeat):
             with _folder(work) as folder:
                 if task in ("cancel", "record"):
                     code = _start(one, task, count, environment, folder).wait(LIMIT_S)
