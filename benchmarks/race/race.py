@@ -3,7 +3,8 @@
 Each contestant gets a virtual environment of its own, with pinned versions and the defaults that
 its authors document. Times are the medians of three rounds; the tasks of `ONCE` run once. Each cell
 is printed as it comes, and the table at the end. The table is Markdown; ``--output FILE`` keeps the
-known cells of it in a file. The race needs ``uv``, and an idle machine for an hour or two.
+known cells of it in a file, and a race that was ended goes on with the others. The race needs
+``uv``, and an idle machine for an hour or two.
 
 Tasks:
 
@@ -111,28 +112,46 @@ def _options() -> argparse.Namespace:
 
 def _race(contestants: list[Contestant], options: argparse.Namespace, work: Path) -> str:
     tasks = options.task or TASKS
-    cells = {one.name: dict.fromkeys(tasks, "") for one in contestants}
+    cells = _known(options.output, tasks, [one.name for one in contestants])
     for number, one in enumerate(contestants):
+        if all(cells[one.name].values()):
+            continue
         environment = work / f"venv-{number}"
         _install(one, environment)
-        for task in tasks:
+        for task in (each for each in tasks if not cells[one.name][each]):
             if task in one.without:
                 cell = one.without[task]
-            elif task == "cold":
-                cell = _cold(one, work)
             else:
                 if task == "chgnet":
                     _add(DECLARED["chgnet"], environment)
                 part = 1.0 if task in ("killed", "record") else one.part
                 count = max(4, round(COUNTS.get(task, 1) * options.scale * part))
                 places = {"environment": environment, "work": work}
-                cell = _task(one, task, count, **places, repeat=options.repeat)
+                try:
+                    cell = _task(one, task, count, **places, repeat=options.repeat)
+                except (AssertionError, subprocess.SubprocessError) as error:
+                    cell = f"failed: {error}".replace("\n", " ").replace("|", "/")[:200]
             cells[one.name][task] = cell
             print(f"{time.strftime('%X')} {one.name}, {task}: {cell}", file=sys.stderr, flush=True)
             if options.output:
                 options.output.write_text(_table(tasks, cells), encoding="utf-8")
         shutil.rmtree(environment)
     return _table(tasks, cells)
+
+
+def _known(
+    file: Path | None, tasks: Sequence[str], names: Sequence[str]
+) -> dict[str, dict[str, str]]:
+    """Return the cells of a race that was ended; those that are not known are empty."""
+    cells = {name: dict.fromkeys(tasks, "") for name in names}
+    if file is not None and file.exists():
+        lines = file.read_text(encoding="utf-8").splitlines()
+        head, _, *rows = ([each.strip() for each in line.split("|")[1:-1]] for line in lines)
+        for name, *row in rows:
+            if name in cells:
+                known = dict(zip(head[1:], row, strict=True))
+                cells[name] |= {task: known.get(task, "") for task in tasks}
+    return cells
 
 
 def _table(tasks: Sequence[str], cells: dict[str, dict[str, str]]) -> str:
@@ -180,25 +199,24 @@ def _cold(one: Contestant, work: Path) -> str:
 def _task(
     one: Contestant, task: str, count: int, *, environment: Path, work: Path, repeat: int
 ) -> str:
-    try:
-        if task == "killed":
-            with _folder(work) as folder:
-                return _killed(one, count, environment, folder)
-        times = []
-        for _ in range(1 if task in ONCE else repeat):
-            with _folder(work) as folder:
-                if task in ("cancel", "record"):
-                    code = _start(one, task, count, environment, folder).wait(LIMIT_S)
-                    out = (folder / "out").read_text(encoding="utf-8").strip()
-                    if code or out == "alive" or task == "record":
-                        return out or (folder / "log").read_text(encoding="utf-8")[-100:].strip()
-                    times.append(float(out))
-                else:
-                    times.append(_seconds(one, task, count, environment, folder))
-        usual = max(4, round(COUNTS.get(task, 1)))
-        return f"{statistics.median(times):.3g} s" + f" for {count:,}" * (count < usual)
-    except (AssertionError, subprocess.SubprocessError) as error:
-        return f"failed: {error}".replace("\n", " ")[:200]
+    if task == "cold":
+        return _cold(one, work)
+    if task == "killed":
+        with _folder(work) as folder:
+            return _killed(one, count, environment, folder)
+    times = []
+    for _ in range(1 if task in ONCE else repeat):
+        with _folder(work) as folder:
+            if task in ("cancel", "record"):
+                code = _start(one, task, count, environment, folder).wait(LIMIT_S)
+                out = (folder / "out").read_text(encoding="utf-8").strip()
+                if code or out == "alive" or task == "record":
+                    return out or (folder / "log").read_text(encoding="utf-8")[-100:].strip()
+                times.append(float(out))
+            else:
+                times.append(_seconds(one, task, count, environment, folder))
+    usual = max(4, round(COUNTS.get(task, 1)))
+    return f"{statistics.median(times):.3g} s" + f" for {count:,}" * (count < usual)
 
 
 def _seconds(one: Contestant, task: str, count: int, environment: Path, folder: Path) -> float:

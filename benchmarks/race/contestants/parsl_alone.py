@@ -1,26 +1,34 @@
 """Parsl alone: its HighThroughputExecutor with two workers."""
 
+import os
+
 import parsl
 import work
 from contestant import run, wait
 from parsl import Config, HighThroughputExecutor, python_app
+from parsl.dataflow.dependency_resolvers import DEEP_DEPENDENCY_RESOLVER
 
 
 def loaded(folder: str) -> parsl.DataFlowKernel:
     """Load the configuration of its user guide for one machine."""
     executor = HighThroughputExecutor(max_workers_per_node=2, cores_per_worker=1)
-    return parsl.load(Config(executors=[executor], run_dir=f"{folder}/runinfo"))
+    # A flow of quacc's returns lists of futures.
+    config = Config(
+        [executor], run_dir=f"{folder}/runinfo", dependency_resolver=DEEP_DEPENDENCY_RESOLVER
+    )
+    return parsl.load(config)
 
 
 def compute(task: str, count: int, folder: str) -> None:
     """Submit all apps, and wait for them."""
+    if task == "slabs":  # its jobs are apps; `work.static` wants functions
+        os.environ["QUACC_WORKFLOW_ENGINE"] = "parsl"
     with loaded(folder):
         if task == "slabs":
             from quacc.recipes.emt.slabs import bulk_to_slabs_flow
 
             flows = [bulk_to_slabs_flow(work.crystal(number)) for number in range(count)]
-            for flow in flows:
-                wait(flow.result())
+            wait(flows)
             return
         app = python_app(getattr(work, task))
         wait([app(work.structure(number), folder) for number in range(count)])
