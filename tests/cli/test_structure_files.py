@@ -17,7 +17,7 @@ from crystalmath.cli.shared.structure_files import (
     read_documents,
 )
 from crystalmath.errors import InvalidJob
-from crystalmath.recipes.structures import parse_structure, to_ase_json
+from crystalmath.recipes.structures import parse_structure, read_structures, to_ase_json
 
 
 @pytest.fixture
@@ -121,13 +121,37 @@ def test_a_reader_that_says_nothing_is_put_into_words(here):
     with pytest.raises(InvalidJob, match=r"broken\.cif: it is damaged, or not in the format"):
         read_document("broken.cif")
     ase.io.write("plain", bulk("Cu"), format="vasp")
-    comment, *lines = (here / "plain").read_text().splitlines(keepends=True)
+    _, *lines = (here / "plain").read_text().splitlines(keepends=True)
     (here / "POSCAR").write_text("".join(["cell\n", *lines[:4], *lines[5:]]))
     with pytest.raises(InvalidJob, match="the POSCAR names no elements; add the line of symbols"):
         read_document("POSCAR")
-    (here / "POSCAR").write_text("".join([comment, lines[0], lines[1], "0.0\n", *lines[3:]]))
-    with pytest.raises(InvalidJob, match="POSCAR: it is damaged, or not in the format .*inhomog"):
-        read_document("POSCAR")
+
+
+@pytest.mark.parametrize(
+    ("line", "text", "words"),
+    [
+        (2, "abc", "line 2 must be its scale, and is 'abc'; give a POSCAR, CIF, XYZ"),
+        (4, "0.0", "line 4 of the POSCAR must hold three numbers, and is '0.0'"),
+        (5, "1 2 x", "line 5 of the POSCAR must hold three numbers, and is '1 2 x'"),
+        (6, "abc", r"there is no element 'abc' \(line 6\)"),
+        (7, "one", "it has no line of atom counts where one belongs"),
+        (7, "9999", "the POSCAR announces 9999 atoms and has 9 lines in all"),
+        (9, "0 0", "line 9 of the POSCAR must hold three numbers, and is '0 0'"),
+    ],
+)
+def test_the_line_of_a_damaged_poscar_is_said(here, line, text, words):
+    ase.io.write("POSCAR", bulk("Cu"), format="vasp")
+    lines = (here / "POSCAR").read_text().splitlines()
+    lines[line - 1] = text
+    (here / "POSCAR").write_text("\n".join(lines))
+    with pytest.raises(InvalidJob, match=rf"POSCAR: .*{words}"):
+        read_structures("POSCAR")
+
+
+def test_a_text_that_holds_no_structure_is_answered_with_what_does(here):
+    (here / "README.md").write_text("# A heading\n\n- a line\n")
+    with pytest.raises(InvalidJob, match=r"README\.md.*give a POSCAR, CIF, XYZ|shows a format"):
+        read_document("README.md")
 
 
 @pytest.mark.parametrize(

@@ -60,6 +60,10 @@ _TEXTS: dict[str, tuple[tuple[str, ...], str]] = {
     "sdf": ((".sdf", ".mol"), r".*\bV2000\s*$"),
 }
 _KNOWN_TEXTS = "POSCAR, CIF, (extended) XYZ, input of pw.x, XSF, PDB, MOL, SDF, GEN of DFTB+"
+#: The end of a message about a file.
+_OTHER_FORMATS = "give a POSCAR, CIF, XYZ or any other file of structures that ASE reads"
+#: The name of a file that ASE takes for a POSCAR.
+_POSCAR_NAME = re.compile(r"poscar|contcar|\.vasp$", re.IGNORECASE)
 _POSCAR_LINES = 8  # comment, scale, three vectors, counts, kind of coordinates, one atom
 
 
@@ -279,11 +283,14 @@ def _read_frames(
         text = _text(source) if _has_a_place(error, named) else ""
         if text and named.lower().endswith("xyz"):
             _check_xyz_counts(text.rstrip("\n").split("\n"), file)
+        is_poscar = bool(text) and _POSCAR_NAME.search(Path(named).name)
+        if is_poscar and (damage := _damage_of_poscar(error, text)):
+            raise InvalidJob(f"{file}: {damage}") from error
         place = _place(error, text, named) if text else ""
         reason = f"{place}{_reading_failed(error, text)}"
         raise InvalidJob(f"ASE cannot read a structure from {file}: {reason}") from error
     if not frames or not all(isinstance(frame, ase.Atoms) for frame in frames):
-        raise InvalidJob(f"{file} holds no structure")
+        raise InvalidJob(f"{file} holds no structure; {_OTHER_FORMATS}")
     return list(frames)
 
 
@@ -294,7 +301,8 @@ def _has_a_place(error: Exception, file: str) -> bool:
     """Return whether to look for the place of an error in a text; other files may be large."""
     if isinstance(error, UnicodeDecodeError):
         return False
-    return isinstance(error, (KeyError, ValueError)) or file.lower().endswith(("xyz", ".cif"))
+    by_lines = file.lower().endswith(("xyz", ".cif")) or _POSCAR_NAME.search(Path(file).name)
+    return isinstance(error, (KeyError, ValueError)) or bool(by_lines)
 
 
 def _text(source: Path | io.BytesIO | io.StringIO) -> str:
@@ -392,7 +400,7 @@ def _from_poscar(text: str, otherwise: str = _OTHERWISE) -> Atoms:
             f"the structure is no POSCAR: it has {len(lines)} lines of text, starting with "
             f"{text[:40]!r}; {otherwise}"
         )
-    _check_poscar_counts(lines, otherwise)
+    _check_poscar_lines(lines, otherwise)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
@@ -404,7 +412,24 @@ def _from_poscar(text: str, otherwise: str = _OTHERWISE) -> Atoms:
         raise InvalidJob(f"ASE cannot read the POSCAR: {place}{_reading_failed(error)}") from error
 
 
-def _check_poscar_counts(lines: list[str], otherwise: str) -> None:
+def _damage_of_poscar(error: Exception, text: str) -> str:
+    """Return what is wrong with the text of a POSCAR that ASE cannot read, if it is known."""
+    lines = text.splitlines()
+    if len(lines) < _POSCAR_LINES:
+        return ""
+    try:
+        _check_poscar_lines(lines, _OTHER_FORMATS)
+    except InvalidJob as reason:
+        return str(reason)
+    return _no_element(str(error.args[0]), text) if isinstance(error, KeyError) else ""
+
+
+def _check_poscar_lines(lines: list[str], otherwise: str) -> None:
+    if not _is_number(lines[1]):
+        raise InvalidJob(
+            "the structure is no POSCAR: line 2 must be its scale, and is "
+            f"{shown(lines[1].strip())}; {otherwise}"
+        )
     # ASE builds the list of symbols from the counts before it reads the atoms.
     for index, line in enumerate(lines[5:7], 5):
         counts = line.split("!")[0].split()
@@ -427,8 +452,11 @@ def _check_poscar_rows(lines: list[str], counts: int, total: int) -> None:
     # numpy would repeat a single number of a cut line for all three coordinates.
     first = counts + (3 if lines[counts + 1].strip()[:1] in {"S", "s"} else 2)
     for index in (*range(2, 5), *range(first, first + total)):
-        if index >= len(lines) or len(lines[index].split()) < _COORDINATES:
-            raise InvalidJob(f"line {index + 1} of the POSCAR must hold three numbers")
+        line = lines[index] if index < len(lines) else ""
+        values = line.split()[:_COORDINATES]
+        if len(values) < _COORDINATES or not all(map(_is_number, values)):
+            found = f", and is {shown(line.strip())}" * bool(values)
+            raise InvalidJob(f"line {index + 1} of the POSCAR must hold three numbers{found}")
 
 
 def _from_dict(structure: Mapping[str, Any]) -> Atoms:
