@@ -334,7 +334,7 @@ def test_commands_that_read_import_little(jobs, cli):
     ] == ["result"]
 
 
-def test_a_recipe_that_no_job_has_is_asked_back(jobs, cli):
+def test_a_recipe_or_a_label_that_no_job_has_is_asked_back(jobs, cli):
     told = cli("list", "--recipe", "lab_recipes.valeu")
     none = "no jobs; none on record has the recipe"
     assert (told.code, told.err.strip()) == (
@@ -344,6 +344,10 @@ def test_a_recipe_that_no_job_has_is_asked_back(jobs, cli):
     assert cli("list", "--recipe", "vasp").err.strip() == f"{none} 'vasp'"
     # Another filter leaves none of it.
     assert cli("list", "--recipe", "lab_recipes", "--state", "cancelled").err.strip() == "no jobs"
+    none = "no jobs; none on record has the label"
+    assert cli("list", "--label", "set=b").err.strip() == f"{none} set=b; did you mean 'set=a'?"
+    assert cli("list", "--label", "project=new").err.strip() == f"{none} project=new"
+    assert cli("list", "--label", "set=a", "--state", "cancelled").err.strip() == "no jobs"
 
 
 def test_answers_are_the_same_with_a_server_and_without(jobs, cli):

@@ -22,7 +22,7 @@ from crystalmath.cli.shared.common_arguments import (
 )
 from crystalmath.cli.shared.job_filters import with_filters
 from crystalmath.config import remote_name
-from crystalmath.errors import CrystalMathError, InvalidJob
+from crystalmath.errors import CrystalMathError, InvalidJob, did_you_mean
 from crystalmath.models.job_notes import step_of, told_steps
 from crystalmath.models.written import force_text
 
@@ -111,7 +111,7 @@ def list_jobs(
         listed = {job["job_id"] for job in jobs}
         if tree:
             jobs = _with_steps(home, jobs)
-        meant = "" if jobs or as_json else _of_recipe(home, filters.get("recipe"))
+        meant = "" if jobs or as_json else _unknown(home, filters)
     more = sum(totals.values()) - count if full else 0
     if as_json:
         output.write_json({"jobs": jobs, "totals": totals})
@@ -139,21 +139,32 @@ def _listed(
     return jobs, _totals(home, filters) if 0 < limit == len(jobs) else {}
 
 
-def _of_recipe(home: HomeReader, recipe: str | None) -> str:
-    """Return the end of a message: no job has this recipe, and a similar name."""
-    if recipe is None:
+def _unknown(home: HomeReader, filters: Mapping[str, Any]) -> str:
+    """Return the end of a message: no job has the recipe or a label, and a similar one."""
+    recipe, labels = filters.get("recipe"), filters.get("labels", {})
+    if recipe is None and not labels:
         return ""
-    from crystalmath.errors import did_you_mean
 
-    facets = home.ask(server.JOBS_FACETS, limit=1000, steps=True)["facets"]
-    values = [each for one in facets if one["filter"] == "recipe" for each in one["values"]]
-    names = [output.short_recipe(each["value"]) for each in values]
-    groups = {name[:at] for name in names for at, mark in enumerate(name) if mark == "."}
-    short = output.short_recipe(recipe)
-    if short in {*names, *groups}:
-        return ""  # other filters leave none
-    near = did_you_mean(short, [*names, *groups], "")
-    return f"; none on record has the recipe {recipe!r}" + f"; {near}" * bool(near)
+    def near(name: str, known: Collection[str]) -> str:
+        hint = did_you_mean(name, known, "")
+        return f"; {hint}" * bool(hint)
+
+    found = home.ask(server.JOBS_FACETS, limit=1000, steps=True)
+    if recipe is not None:
+        listed = (one["values"] for one in found["facets"] if one["filter"] == "recipe")
+        names = [output.short_recipe(each["value"]) for values in listed for each in values]
+        groups = {name[:at] for name in names for at, mark in enumerate(name) if mark == "."}
+        short = output.short_recipe(recipe)
+        if short not in {*names, *groups}:
+            return f"; none on record has the recipe {recipe!r}{near(short, [*names, *groups])}"
+    facets = [one for one in found["facets"] if one["filter"] == "labels"]
+    if found["more"] or any(one["more"] for one in facets):
+        return ""  # there are too many to know
+    pairs = [f"{one['label']}={each['value']}" for one in facets for each in one["values"]]
+    for name, value in labels.items():
+        if (pair := f"{name}={value}") not in pairs:
+            return f"; none on record has the label {pair}{near(pair, pairs)}"
+    return ""  # other filters leave none
 
 
 def _with_steps(home: HomeReader, jobs: Sequence[JobDocument], **which: str) -> list[JobDocument]:
