@@ -357,6 +357,12 @@ def test_memory_that_cannot_be_read(text):
         parse_memory(text)
 
 
+def test_a_small_amount_of_memory_needs_a_unit():
+    with pytest.raises(typer.BadParameter, match=r"'4' has no unit.*write 4GB or 4MB"):
+        parse_memory("4")
+    assert parse_memory("4MB") == 4
+
+
 def test_options_of_a_scheduler():
     assert parse_scheduler_options(["a=b=c", "exclusive"]) == {"a": "b=c", "exclusive": ""}
     for texts in (["--a=b"], ["=b"], ["a=1", "a=2"]):

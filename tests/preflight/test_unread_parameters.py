@@ -369,6 +369,8 @@ def test_on_the_command_line(alone, home, cli):
     assert "--param relax_cell=true" in " ".join(answer.err.split())
     answer = cli("run", RELAX, poscar, "--relax-cell")
     assert "--param relax_cell=VALUE" in " ".join(answer.err.split())
+    answer = cli("run", RELAX, poscar, "-p", "relax_cell=true")
+    assert "--param relax_cell=true" in " ".join(answer.err.split())
     for arguments in (("check", "no.such", poscar, "--fmax", "1"), ("list", "--fmax", "1")):
         answer = cli(*arguments)
         assert (answer.code, "--param" in answer.err) == (2, False)

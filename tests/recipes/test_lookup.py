@@ -488,6 +488,7 @@ def test_resolving_imports(tmp_path, monkeypatch):
         ("vasp.x", "has no function 'x'$"),
         ("mylab.recipes.my_job", r'allow = \["mylab.recipes"\] in config.toml, or CRYSTALMATH_R'),
         ("vaps.core.relax_job", "has no module 'vaps'; did you mean vasp"),
+        ("EMT.core.relax_job", "has no module 'EMT'; did you mean emt"),
     ],
 )
 def test_a_mistyped_group_is_answered_with_what_may_be_meant(name, said):

@@ -318,7 +318,8 @@ def _elsewhere(package: str, word: str) -> str:
 
 def nearest(name: str, known: Sequence[str]) -> str:
     """Return the end of a message: a question with the known names that resemble another."""
-    near = difflib.get_close_matches(name[:80], [item for item in known if item[:1] != "_"], 3, 0.5)
+    items = {item.lower(): item for item in known if item[:1] != "_"}
+    near = [items[each] for each in difflib.get_close_matches(name[:80].lower(), items, 3, 0.5)]
     return f"; did you mean {' or '.join(near)}?" if near else ""
 
 

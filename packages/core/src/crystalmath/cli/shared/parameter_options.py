@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 
 #: The longest walltime, in seconds; a longer one is a mistake.
 _LONGEST_S = 3650 * 86400.0
+#: The least amount of memory that is taken without a unit, in MB.
+_LEAST_MB = 100
 _OPENING = tuple("[{(\"'")
 
 
@@ -150,6 +152,8 @@ def as_parameter(option: str | None, arguments: Sequence[str], *, is_slip: bool)
         return None
     at = next((at for at, text in enumerate(arguments) if text.partition("=")[0] == option), -1)
     value = arguments[at].partition("=")[2] or next(iter(arguments[at + 1 :]), "")
+    if option == "-p" and "=" in value:
+        return f"--param {value}"
     for text in arguments[1:]:
         with contextlib.suppress(CrystalMathError):
             if place := place_of(source_of(text), name, named=is_slip):
@@ -202,6 +206,8 @@ def parse_memory(text: str) -> int:
         refuse(f"cannot read {text!r} as an amount of memory; write 4GB, 512MB or 1TB")
     if megabytes < 1 or not megabytes.is_integer():
         refuse(f"{text!r} must be a whole number of MB, from 1")
+    if text.isdecimal() and megabytes < _LEAST_MB:
+        refuse(f"{text!r} has no unit, and MB would be too little; write {text}GB or {text}MB")
     return int(megabytes)
 
 
