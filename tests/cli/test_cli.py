@@ -301,7 +301,7 @@ def test_a_refused_job_is_recorded_nowhere(cli, home, lab, judge):
     *_, first, second, third, seen = answer.out.splitlines()
     assert first == "error: it would die (set VASP_PP_PATH)"
     assert (second, third) == ("error: it would die twice", "warning: it is odd")
-    assert "your environment, as forwarded: CRYSTALMATH_RECIPES, " in seen
+    assert "checked with these variables of your environment: CRYSTALMATH_RECIPES, " in seen
     assert list(home.iterdir()) == []
 
 

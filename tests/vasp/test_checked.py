@@ -95,7 +95,8 @@ def test_a_good_tree_is_a_table_of_files(pots, cli, home, perovskite):
     assert told["Ba"] == ["Ba_sv", "PAW_PBE", "Ba_sv", "01Jan2001", "Ba_sv/POTCAR"]
     assert told.keys() == {"Ba", "Al", "Cu"}
     assert all(len(line) <= 80 for line in answer.lines[at : at + 4])
-    (seen,) = [line for line in answer.lines if line.startswith("checked with your environment")]
+    words = "checked with these variables of your environment: "
+    (seen,) = [line for line in answer.lines if line.startswith(words)]
     assert "PATH" in seen
     assert "VASP_PP_PATH" in seen
     assert answer.lines[-1] == "this job would be accepted"

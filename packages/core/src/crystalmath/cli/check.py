@@ -342,7 +342,7 @@ def _show(answer: CheckedJob) -> None:
     if answer["environment"]:
         seen = ", ".join(answer["environment"])
         whose = f"the environment of {name}" if (name := remote_name()) else "your environment"
-        output.write(f"checked with {whose}, as forwarded: {seen}")
+        output.write(f"checked with these variables of {whose}: {seen}")
     if answer["ok"]:
         output.write("this job would be accepted")
 
