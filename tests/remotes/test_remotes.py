@@ -10,6 +10,8 @@ import pytest
 
 from commands import finish, limited, start
 from conftest import AL, NOBODY, eventually
+from crystalmath.client import connect
+from crystalmath.errors import Unreachable
 from crystalmath.server.endpoint import Place
 
 pytestmark = pytest.mark.server
@@ -191,6 +193,11 @@ def test_check_says_what_there_is_and_what_is_wrong(hawk, home, cli):
     answer = cli("remotes")
     assert "cannot be reached" in answer.out
     assert answer.err.startswith("hawk: hawk (127.0.0.1) has no program")
+    with pytest.raises(Unreachable, match="full path") as raised:
+        connect(on="hawk")
+    error = raised.value
+    assert error.__cause__ is None
+    assert error.__suppress_context__ or error.__context__ is None
 
 
 def test_add_writes_one_that_answers(hawk, home, cli):

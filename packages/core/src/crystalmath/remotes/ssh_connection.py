@@ -73,8 +73,8 @@ class SshConnection(Connection):
         first_s = TYPED_S if self._link.may_ask else min(timeout, FIRST_S)
         try:
             hello, *answers = super().ask_both([_HELLO, *requests], timeout, first_s)
-        except BrokenPipeError as error:  # ssh has ended before the request
-            raise self._link.failure(self._banner or b"") from error
+        except BrokenPipeError:  # ssh has ended before the request
+            raise self._link.failure(self._banner or b"") from None
         self._check(hello)
         self._is_checked = True
         ask_nobody(self._remote)  # a later question would come where nobody expects it
@@ -91,10 +91,11 @@ class SshConnection(Connection):
             if self._banner is None:
                 raise
             raise Unreachable(f"{self._remote} does not answer in time") from error
-        except (OSError, EOFError) as error:
+        except (OSError, EOFError):
             if self._banner is None:
                 raise
-            raise self._link.failure(self._banner) from error
+            # The socket was reset because ssh ended, and ssh has said why.
+            raise self._link.failure(self._banner) from None
         if not _ANSWER.match(body):
             if self._banner is None:  # it would answer so again
                 raise unusable(self._remote.name, f"it is {shown(body[:BANNER])}")
