@@ -325,7 +325,7 @@ class EngineRunner(JobRunner):
             raise InvalidJob(
                 f"the engine {self.settings.name!r} has no cluster {cluster!r}; "
                 f"it has: {', '.join(self.clusters())}; a table [clusters.{cluster}] in "
-                "config.toml makes one ('crystalmath clusters init' writes an example)"
+                "config.toml makes one ('crystalmath clusters init slurm' writes an example)"
             )
 
     def default_resources(self, cluster: str) -> Resources:
