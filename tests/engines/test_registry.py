@@ -33,6 +33,14 @@ def test_an_engine_that_core_never_heard_of(install):
     assert type(get_runner("strange")).__name__ == "Runner"
 
 
+def test_what_was_installed_at_the_last_look_is_known_without_another(install):
+    plugins = Plugins()
+    before = plugins.engine_names()
+    install("later-engine", "later", ENGINE)
+    assert plugins.known_engine_names() == before
+    assert plugins.engine_names() == plugins.known_engine_names() == sorted([*before, "later"])
+
+
 def test_an_engine_that_is_installed_while_we_run(install, tmp_path):
     with pytest.raises(UnknownEngine):
         get_runner("later")

@@ -59,6 +59,10 @@ class Plugins:
         #: The errors of plugins in the group ``crystalmath.plugins`` that could not be loaded.
         self.broken: dict[str, Exception] = {}
 
+    def known_engine_names(self) -> list[str]:
+        """List the names of the engines that were installed at the last look."""
+        return sorted(self._installed(ENGINES))
+
     def engine_names(self) -> list[str]:
         """List the names of the installed engines, and those that are installed meanwhile."""
         if (now := _folder_times()) != self._sought_in:

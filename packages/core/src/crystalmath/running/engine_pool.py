@@ -128,10 +128,10 @@ class Runners:
         }
 
     def states(self) -> Mapping[str, str]:
-        """Return the state of each installed engine here: not loaded, loading, ..."""
+        """Return the state of each known engine here: not loaded, loading, ..."""
         from crystalmath.engines.registry import plugins
 
-        return {name: self._state(name) for name in plugins().engine_names()}
+        return {name: self._state(name) for name in plugins().known_engine_names()}
 
     def _state(self, engine: str) -> str:
         loading = self._loadings.get(engine)
