@@ -129,8 +129,10 @@ class Condition:
         conditions += _shown(steps=steps, superseded=superseded)
         if prefix:
             conditions.append(self.starts_with("jobs.job_id", prefix))
+        few = self.selects_few
         # A condition on a missing value is not true, so that `exclude` keeps the job.
         conditions += [f"({self(**one)}) IS NOT TRUE" for one in _each(exclude or {}, seen, errors)]
+        self.selects_few = few  # if few jobs are excluded, many may be left
         return " AND ".join(conditions) or "1 = 1"
 
     def _labelled(self, name: str, value: str) -> str:
