@@ -119,8 +119,7 @@ class Batches:
             outcome = execution.watch(job, runner)
             if outcome is not None or runner.message is None:
                 # The import of a recipe's module may end the process: its jobs do so by themselves.
-                execution.end_runner()
-                runner.drain(job.write_log)
+                self._end_runner(runner, job)
                 if outcome is not None:
                     job.publish(**outcome)
                     self._end({}, index)
@@ -232,8 +231,7 @@ class Batches:
     ) -> None:
         """End a call: some of its jobs are cancelled, or none may go on."""
         # No process of a job may be alive when its end is published.
-        self._execution.end_runner()
-        runner.drain(leader.write_log)
+        self._end_runner(runner, leader)
         for index, job in list(members.items()):
             if job in stop:
                 job.publish(**stop[job])
@@ -241,6 +239,11 @@ class Batches:
             else:
                 job.note_replaced(CANCELLED)
         calls.again(list(members))
+
+    def _end_runner(self, runner: Runner, leader: RunningJob) -> None:
+        """End a runner and all its processes, and write its last output to a job's log."""
+        self._execution.end_runner()
+        runner.drain(leader.write_log)
 
     def _died(
         self,
@@ -252,8 +255,7 @@ class Batches:
     ) -> None:
         """Go on after the end of the runner in a call."""
         ending = runner.end()
-        self._execution.end_runner()
-        runner.drain(leader.write_log)
+        self._end_runner(runner, leader)
         if outcome := self._execution.ends_with_all():
             for index, job in list(members.items()):
                 job.publish(**outcome)
@@ -275,8 +277,7 @@ class Batches:
         runner: Runner,
     ) -> None:
         """End a call that had no result within the walltime of one of its jobs."""
-        self._execution.end_runner()
-        runner.drain(leader.write_log)
+        self._end_runner(runner, leader)
         for job in members.values():
             job.note_replaced(LATE)
         if done := len(order) - len(members):
