@@ -366,7 +366,7 @@ def test_each_that_cannot_is_told_with_the_reason(client, cli, go):
     before = sum(client.totals().values())
     answer = cli("retry", waiting.job_id, good.job_id, NOBODY, "zz", "--param", "numbr=2")
     assert (answer.code, answer.out) == (1, "")
-    assert "error: waits: job" in answer.err
+    assert "error: waits: the job is" in answer.err
     assert "can run again once it has ended" in answer.err
     assert "error: good: " in answer.err
     assert "numbr" in answer.err

@@ -82,10 +82,10 @@ def again(
     continue from.
     """
     if not job.state.is_terminal():
-        short = job.job_id[:8]
+        # Without its id, so that many refused jobs have one message.
         raise InvalidJob(
-            f"job {job.job_id} is {job.state.value}, and can run again once it has ended; wait for "
-            f"it (crystalmath wait {short}), or stop it (crystalmath cancel {short})"
+            f"the job is {job.state.value}, and can run again once it has ended; wait for it "
+            "(crystalmath wait ID), or stop it (crystalmath cancel ID)"
         )
     for parent in job.parents:
         if parent["role"] == "reread":
