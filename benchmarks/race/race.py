@@ -259,7 +259,7 @@ def _start(
     script = str(HERE / f"contestants/{one.file}.py")
     # No pipes: processes that stay would keep them open.
     with (folder / "log").open("a") as log, (folder / "out").open("w") as out:
-        return subprocess.Popen(
+        process = subprocess.Popen(
             [str(environment / "bin/python"), script, task, str(count), str(folder)],
             env={
                 **inherited,
@@ -276,6 +276,9 @@ def _start(
             stderr=log,
             start_new_session=True,
         )
+    with (folder / "sessions").open("a") as sessions:
+        sessions.write(f"{process.pid}\n")
+    return process
 
 
 @contextlib.contextmanager
@@ -283,6 +286,7 @@ def _folder(work: Path) -> Any:
     """Make a folder of one run; whatever still runs there is killed at the end."""
     folder = Path(tempfile.mkdtemp(dir=work))
     (folder / "quacc").mkdir()
+    (folder / "sessions").touch()
     try:
         yield folder
     finally:
@@ -304,11 +308,15 @@ def _ledger(folder: Path) -> Counter[int]:
 def _alive(folder: Path) -> dict[int, bytes]:
     """Return the processes of a run, with their command lines."""
     mark = f"{MARK}={folder}".encode()
+    sessions = {int(each) for each in (folder / "sessions").read_text(encoding="ascii").split()}
     found = {}
     for process in Path("/proc").glob("[0-9]*"):
+        pid = int(process.name)
         with contextlib.suppress(OSError):
-            if mark in (process / "environ").read_bytes().split(b"\0"):
-                found[int(process.name)] = (process / "cmdline").read_bytes()
+            # A process that changes its title loses its environment.
+            marked = mark in (process / "environ").read_bytes().split(b"\0")
+            if marked or os.getsid(pid) in sessions:
+                found[pid] = (process / "cmdline").read_bytes()
     return found
 
 
