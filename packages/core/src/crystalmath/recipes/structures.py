@@ -283,8 +283,7 @@ def _read_frames(
         text = _text(source) if _has_a_place(error, named) else ""
         if text and named.lower().endswith("xyz"):
             _check_xyz_counts(text.rstrip("\n").split("\n"), file)
-        is_poscar = bool(text) and _POSCAR_NAME.search(Path(named).name)
-        if is_poscar and (damage := _damage_of_poscar(error, text)):
+        if _is_poscar(named) and (damage := _damage_of_poscar(error, text)):
             raise InvalidJob(f"{file}: {damage}") from error
         place = _place(error, text, named) if text else ""
         reason = f"{place}{_reading_failed(error, text)}"
@@ -301,8 +300,12 @@ def _has_a_place(error: Exception, file: str) -> bool:
     """Return whether to look for the place of an error in a text; other files may be large."""
     if isinstance(error, UnicodeDecodeError):
         return False
-    by_lines = file.lower().endswith(("xyz", ".cif")) or _POSCAR_NAME.search(Path(file).name)
-    return isinstance(error, (KeyError, ValueError)) or bool(by_lines)
+    has_lines = file.lower().endswith(("xyz", ".cif")) or _is_poscar(file)
+    return has_lines or isinstance(error, (KeyError, ValueError))
+
+
+def _is_poscar(file: str) -> bool:
+    return _POSCAR_NAME.search(Path(file).name) is not None
 
 
 def _text(source: Path | io.BytesIO | io.StringIO) -> str:
@@ -408,6 +411,8 @@ def _from_poscar(text: str, otherwise: str = _OTHERWISE) -> Atoms:
     except AttributeError as error:  # ASE looks for a POTCAR beside it, and it has no name
         raise InvalidJob(_NO_SYMBOLS) from error
     except Exception as error:  # ASE's reader fails in its own ways
+        if damage := _damage_of_poscar(error, text):
+            raise InvalidJob(damage) from error
         place = _place(error, text, "POSCAR")
         raise InvalidJob(f"ASE cannot read the POSCAR: {place}{_reading_failed(error)}") from error
 
@@ -418,13 +423,17 @@ def _damage_of_poscar(error: Exception, text: str) -> str:
     if len(lines) < _POSCAR_LINES:
         return ""
     try:
-        _check_poscar_lines(lines, _OTHER_FORMATS)
+        rows = _check_poscar_lines(lines, _OTHER_FORMATS)
     except InvalidJob as reason:
         return str(reason)
+    for index in rows:
+        if not all(map(_is_number, lines[index].split()[:_COORDINATES])):
+            return _no_row(lines, index)
     return _no_element(str(error.args[0]), text) if isinstance(error, KeyError) else ""
 
 
-def _check_poscar_lines(lines: list[str], otherwise: str) -> None:
+def _check_poscar_lines(lines: list[str], otherwise: str) -> Sequence[int]:
+    """Check what ASE's reader does not, and return the indices of the lines of three numbers."""
     if not _is_number(lines[1]):
         raise InvalidJob(
             "the structure is no POSCAR: line 2 must be its scale, and is "
@@ -440,23 +449,27 @@ def _check_poscar_lines(lines: list[str], otherwise: str) -> None:
                 raise InvalidJob(
                     f"the POSCAR announces {total} atoms and has {len(lines)} lines in all"
                 )
-            _check_poscar_rows(lines, index, total)
-            return
+            return _poscar_rows(lines, index, total)
     raise InvalidJob(
         "the structure is no POSCAR: it has no line of atom counts where one belongs (line 6 or "
         f"7); {otherwise}"
     )
 
 
-def _check_poscar_rows(lines: list[str], counts: int, total: int) -> None:
-    # numpy would repeat a single number of a cut line for all three coordinates.
+def _poscar_rows(lines: list[str], counts: int, total: int) -> Sequence[int]:
     first = counts + (3 if lines[counts + 1].strip()[:1] in {"S", "s"} else 2)
-    for index in (*range(2, 5), *range(first, first + total)):
-        line = lines[index] if index < len(lines) else ""
-        values = line.split()[:_COORDINATES]
-        if len(values) < _COORDINATES or not all(map(_is_number, values)):
-            found = f", and is {shown(line.strip())}" * bool(values)
-            raise InvalidJob(f"line {index + 1} of the POSCAR must hold three numbers{found}")
+    rows = (*range(2, 5), *range(first, first + total))
+    for index in rows:
+        # numpy would repeat a single number of a cut line for all three coordinates.
+        if index >= len(lines) or len(lines[index].split()) < _COORDINATES:
+            raise InvalidJob(_no_row(lines, index))
+    return rows
+
+
+def _no_row(lines: list[str], index: int) -> str:
+    line = lines[index].strip() if index < len(lines) else ""
+    found = f", and is {shown(line)}" * bool(line)
+    return f"line {index + 1} of the POSCAR must hold three numbers{found}"
 
 
 def _from_dict(structure: Mapping[str, Any]) -> Atoms:
