@@ -11,7 +11,7 @@ import sys
 from pathlib import Path
 
 from matplotlib import pyplot as plt
-from race import COUNTS
+from race import COUNTS, read_table
 
 TASKS = {
     "noop": "no-ops",
@@ -24,13 +24,9 @@ _TIME = re.compile(r"([\d.e+]+) s(?: for ([\d,]+))?")
 
 def rates(text: str) -> dict[str, dict[str, float]]:
     """Return jobs in a second by contestant and task, from a page with the table."""
-    lines = [line for line in text.splitlines() if line.startswith("|")]
-    cells = [[each.strip() for each in line.strip("|").split("|")] for line in lines]
-    head = next(each for each in cells if set(TASKS) <= set(each))
-    rows = [each for each in cells[cells.index(head) + 2 :] if len(each) == len(head)]
     found: dict[str, dict[str, float]] = {}
-    for name, *row in rows:
-        for task, cell in zip(head[1:], row, strict=True):
+    for name, cells in read_table(text).items():
+        for task, cell in cells.items():
             if task in TASKS and (time := _TIME.fullmatch(cell)):
                 count = int(time[2].replace(",", "")) if time[2] else COUNTS[task]
                 found.setdefault(name, {})[task] = count / float(time[1])

@@ -112,25 +112,23 @@ def _options() -> argparse.Namespace:
 
 def _race(contestants: list[Contestant], options: argparse.Namespace, work: Path) -> str:
     tasks = options.task or TASKS
-    cells = _known(options.output, tasks, [one.name for one in contestants])
+    known = {}
+    if options.output and options.output.exists():
+        known = read_table(options.output.read_text(encoding="utf-8"))
+    cells = {
+        one.name: {task: known.get(one.name, {}).get(task, "") for task in tasks}
+        for one in contestants
+    }
     for number, one in enumerate(contestants):
         if all(cells[one.name].values()):
             continue
         environment = work / f"venv-{number}"
         _install(one, environment)
         for task in (each for each in tasks if not cells[one.name][each]):
-            if task in one.without:
-                cell = one.without[task]
-            else:
-                if task == "chgnet":
-                    _add(DECLARED["chgnet"], environment)
-                part = 1.0 if task in ("killed", "record") else one.part
-                count = max(4, round(COUNTS.get(task, 1) * options.scale * part))
-                places = {"environment": environment, "work": work}
-                try:
-                    cell = _task(one, task, count, **places, repeat=options.repeat)
-                except (AssertionError, subprocess.SubprocessError) as error:
-                    cell = f"failed: {error}".replace("\n", " ").replace("|", "/")[:200]
+            try:
+                cell = one.without.get(task) or _task(one, task, options, environment, work)
+            except (AssertionError, subprocess.SubprocessError) as error:
+                cell = f"failed: {error}".replace("\n", " ").replace("|", "/")[:200]
             cells[one.name][task] = cell
             print(f"{time.strftime('%X')} {one.name}, {task}: {cell}", file=sys.stderr, flush=True)
             if options.output:
@@ -139,19 +137,11 @@ def _race(contestants: list[Contestant], options: argparse.Namespace, work: Path
     return _table(tasks, cells)
 
 
-def _known(
-    file: Path | None, tasks: Sequence[str], names: Sequence[str]
-) -> dict[str, dict[str, str]]:
-    """Return the cells of a race that was ended; those that are not known are empty."""
-    cells = {name: dict.fromkeys(tasks, "") for name in names}
-    if file is not None and file.exists():
-        lines = file.read_text(encoding="utf-8").splitlines()
-        head, _, *rows = ([each.strip() for each in line.split("|")[1:-1]] for line in lines)
-        for name, *row in rows:
-            if name in cells:
-                known = dict(zip(head[1:], row, strict=True))
-                cells[name] |= {task: known.get(task, "") for task in tasks}
-    return cells
+def read_table(text: str) -> dict[str, dict[str, str]]:
+    """Return the cells of the race's table in a text, by contestant and task."""
+    lines = text[text.index("|  |") :].partition("\n\n")[0].splitlines()
+    (_, *tasks), _, *rows = ([each.strip() for each in line.split("|")[1:-1]] for line in lines)
+    return {name: dict(zip(tasks, row, strict=True)) for name, *row in rows}
 
 
 def _table(tasks: Sequence[str], cells: dict[str, dict[str, str]]) -> str:
@@ -197,15 +187,19 @@ def _cold(one: Contestant, work: Path) -> str:
 
 
 def _task(
-    one: Contestant, task: str, count: int, *, environment: Path, work: Path, repeat: int
+    one: Contestant, task: str, options: argparse.Namespace, environment: Path, work: Path
 ) -> str:
     if task == "cold":
         return _cold(one, work)
+    if task == "chgnet":
+        _add(DECLARED["chgnet"], environment)
+    part = 1.0 if task in ("killed", "record") else one.part
+    count = max(4, round(COUNTS.get(task, 1) * options.scale * part))
     if task == "killed":
         with _folder(work) as folder:
             return _killed(one, count, environment, folder)
     times = []
-    for _ in range(1 if task in ONCE else repeat):
+    for _ in range(1 if task in ONCE else options.repeat):
         with _folder(work) as folder:
             if task in ("cancel", "record"):
                 code = _start(one, task, count, environment, folder).wait(LIMIT_S)
