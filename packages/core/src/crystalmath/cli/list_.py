@@ -111,7 +111,7 @@ def list_jobs(
         listed = {job["job_id"] for job in jobs}
         if tree:
             jobs = _with_steps(home, jobs)
-        meant = "" if jobs or as_json else _unknown(home, filters)
+        meant = "" if jobs or as_json or csv else _unknown(home, filters)
     more = sum(totals.values()) - count if full else 0
     if as_json:
         output.write_json({"jobs": jobs, "totals": totals})
