@@ -150,7 +150,7 @@ def test_the_line_of_a_damaged_poscar_is_said(here, line, text, words):
 
 def test_a_text_that_holds_no_structure_is_answered_with_what_does(here):
     (here / "README.md").write_text("# A heading\n\n- a line\n")
-    with pytest.raises(InvalidJob, match=r"README\.md.*give a POSCAR, CIF, XYZ|shows a format"):
+    with pytest.raises(InvalidJob, match=r"README\.md holds no structure; give a POSCAR, CIF, XYZ"):
         read_document("README.md")
 
 
