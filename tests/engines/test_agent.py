@@ -3,6 +3,7 @@
 import os
 import random
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -146,6 +147,19 @@ def test_a_start_that_fails_leaves_nothing(agent, mark):
         agent.start(0.5, calls.sleep, 600)
     assert not mark()
     assert agent.ending == "could not be started"
+
+
+def test_an_agent_that_ends_at_once_is_still_said_to_be_stopped(agent, monkeypatch):
+    agent.start(LONG, calls.double, 2)
+    close = socket.socket.close
+
+    def slow(line):
+        close(line)
+        time.sleep(1.0)  # meanwhile the agent sees the end of its line, and exits
+
+    monkeypatch.setattr(socket.socket, "close", slow)
+    agent.stop()
+    assert agent.ending == "was stopped"
 
 
 def test_stop_ends_all_that_it_started(agent, mark):

@@ -256,6 +256,9 @@ class Agent:
         """End the agent and all below it; note how it ended by itself, else `ending`."""
         process, line = self._process, self._line
         self._process = self._line = None
+        # Before the line is closed, at which it ends by itself.
+        if process is not None and process.poll() is not None:
+            ending = None
         if line is not None:
             if os.getpid() == self._owner:
                 # Processes forked from this one have the line, too, and keep it open.
@@ -264,8 +267,6 @@ class Agent:
             line.close()
         if process is None:
             return
-        if process.poll() is not None:
-            ending = None
         with contextlib.suppress(ProcessLookupError):
             process.send_signal(signal.SIGCONT)  # it may have been suspended
         try:
