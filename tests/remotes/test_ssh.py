@@ -229,7 +229,7 @@ def large(machine):
 @pytest.mark.parametrize("way", ["killed", "silent"])
 def test_ctrl_c_while_the_connection_is_cut(there, hawk, large, tmp_path, way):
     go, fetched = tmp_path / "go", tmp_path / "fetched"
-    waiting = there("submit", "lab_recipes.wait_for", AL, "--param", f"path={go}").out.strip()
+    waiting = there("submit", "lab_recipes.talk", AL, "--param", f"path={go}").out.strip()
 
     def begin(*words):
         return start("--on", "hawk", *words, start_new_session=True)
@@ -241,6 +241,8 @@ def test_ctrl_c_while_the_connection_is_cut(there, hawk, large, tmp_path, way):
         begun.append(begin("list", "--watch"))
         assert begun[-1].stdout.readline().startswith("NAME")
         begun.append(begin("logs", waiting, "--follow"))
+        # Before its first answer a cut is an error, not something to go on after.
+        eventually(lambda: "line 2" in begun[-1].stdout.readline())
         begun.append(begin("files", large, "--get", str(fetched)))
         eventually(lambda: list(fetched.glob("*")))
         with hawk.silent():
